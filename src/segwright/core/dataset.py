@@ -1,0 +1,309 @@
+"""Datasets in nnU-Net v2's raw layout: channels, labels, regions, cases (method 1.1, 1.2).
+
+``<dataset>/dataset.json, imagesTr/<case>_<CCCC><ending>, labelsTr/<case><ending>, imagesTs/...``
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segwright.core.errors import DatasetError
+from segwright.core.files import read_json
+
+LabelKey = int | tuple[int, ...]
+"""One evaluated or predicted structure: a label value, or the values whose union is a region."""
+
+_CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the label values of a dataset mean (method 1.2: the label manager).
+
+    Attributes:
+        entries: (name, value or region values) in declaration order, background and ignore label included.
+        regions_class_order: label value written for each predicted region, later ones overwrite earlier ones.
+    """
+
+    entries: tuple[tuple[str, LabelKey], ...]
+    regions_class_order: tuple[int, ...] | None = None
+
+    @staticmethod
+    def from_json(dataset_json: Mapping[str, Any]) -> Labels:
+        """Read ``labels`` and ``regions_class_order`` of a dataset.json.
+
+        Raises:
+            DatasetError: no background 0, values that are not integers or not consecutive, a misplaced ignore
+                label, or a regions_class_order that does not fit the regions.
+        """
+        declared = dataset_json.get("labels")
+        if not isinstance(declared, Mapping) or not declared:
+            raise DatasetError("dataset.json: `labels` must be a mapping such as {background: 0, tumour: 1}")
+        entries = tuple((str(name), _label_key(name, value)) for name, value in declared.items())
+        order = dataset_json.get("regions_class_order")
+        labels = Labels(entries, None if order is None else tuple(int(value) for value in order))
+        labels._check()
+        return labels
+
+    def to_json(self) -> dict[str, Any]:
+        """The same two keys as in dataset.json."""
+        record: dict[str, Any] = {
+            "labels": {name: list(key) if isinstance(key, tuple) else key for name, key in self.entries}
+        }
+        if self.regions_class_order is not None:
+            record["regions_class_order"] = list(self.regions_class_order)
+        return record
+
+    @property
+    def has_regions(self) -> bool:
+        """Region training is on if and only if at least one entry lists more than one value."""
+        return any(isinstance(key, tuple) and len(key) > 1 for _, key in self.entries)
+
+    @property
+    def ignore_label(self) -> int | None:
+        for name, key in self.entries:
+            if name == "ignore":
+                return int(key) if isinstance(key, int) else None
+        return None
+
+    @property
+    def all_labels(self) -> tuple[int, ...]:
+        """Sorted label values without the ignore label, background included."""
+        values: set[int] = set()
+        for name, key in self.entries:
+            if name != "ignore":
+                values.update(key if isinstance(key, tuple) else (key,))
+        return tuple(sorted(values))
+
+    @property
+    def foreground_labels(self) -> tuple[int, ...]:
+        return tuple(value for value in self.all_labels if value != 0)
+
+    @property
+    def foreground_regions(self) -> tuple[LabelKey, ...]:
+        """Declared regions in order, without background and ignore; scalar regions stay integers."""
+        regions: list[LabelKey] = []
+        for name, key in self.entries:
+            values = key if isinstance(key, tuple) else (key,)
+            if name != "ignore" and set(values) != {0}:
+                regions.append(key)
+        return tuple(regions)
+
+    @property
+    def foreground_keys(self) -> tuple[LabelKey, ...]:
+        """What is sampled, scored and postprocessed: regions in region training, else foreground labels."""
+        return self.foreground_regions if self.has_regions else self.foreground_labels
+
+    @property
+    def num_outputs(self) -> int:
+        """Output channels of the network: one a region, or one a label with background."""
+        return len(self.foreground_regions) if self.has_regions else len(self.all_labels)
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of ``labels`` with background and ignore: what the planner's memory estimate counts."""
+        return len(self.entries)
+
+    @property
+    def annotated_key(self) -> tuple[int, ...]:
+        """Key of "every annotated voxel" among the class locations: (-1, *all labels), as in v2."""
+        return (-1, *self.all_labels)
+
+    @property
+    def label_map_dtype(self) -> str:
+        """Type of predicted label maps: uint8, or uint16 from 255 foreground labels on."""
+        return "uint8" if len(self.foreground_labels) < 255 else "uint16"
+
+    def name_of(self, key: LabelKey) -> str:
+        """The declared name of a key; the first one if several entries share it."""
+        wanted = set(key) if isinstance(key, tuple) else {key}
+        for name, declared in self.entries:
+            if (set(declared) if isinstance(declared, tuple) else {declared}) == wanted:
+                return name
+        return key_text(key)
+
+    def _check(self) -> None:
+        named = dict(self.entries)
+        if named.get("background") not in (0, (0,)):
+            raise DatasetError("dataset.json: labels.background must exist and be 0")
+        ignore = named.get("ignore")
+        if isinstance(ignore, tuple):
+            raise DatasetError("dataset.json: labels.ignore must be one integer, not a list")
+        values = list(self.all_labels)
+        if ignore is not None:
+            if ignore != max(values) + 1:
+                raise DatasetError(
+                    f"dataset.json: labels.ignore is {ignore} but must be the highest label, {max(values) + 1}"
+                )
+            values.append(ignore)
+        if values != list(range(len(values))):
+            missing = sorted(set(range(max(values) + 1)) - set(values))
+            raise DatasetError(f"dataset.json: label values must be consecutive; missing: {missing}, found: {values}")
+        if self.has_regions:
+            count = len(self.foreground_regions)
+            if self.regions_class_order is None or len(self.regions_class_order) != count:
+                raise DatasetError(
+                    f"dataset.json: regions_class_order must list one label value for each of the {count} regions"
+                )
+
+
+def key_text(key: LabelKey) -> str:
+    """Name of a key in v2's JSON files: ``"1"`` for a label, ``"(1, 2)"`` for a region."""
+    return str(key if isinstance(key, int) else tuple(int(value) for value in key))
+
+
+def key_from_text(text: str) -> LabelKey:
+    """Inverse of :func:`key_text`."""
+    numbers = [int(number) for number in re.findall(r"-?\d+", text)]
+    return tuple(numbers) if "(" in text else numbers[0]
+
+
+def key_values(key: LabelKey) -> tuple[int, ...]:
+    """The label values a key stands for."""
+    return key if isinstance(key, tuple) else (key,)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: its channel files in channel order, and its label file if it has one."""
+
+    case_id: str
+    image_files: tuple[Path, ...]
+    label_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A raw dataset folder: what its dataset.json says and which cases its folders hold."""
+
+    folder: Path
+    name: str
+    channel_names: tuple[str, ...]
+    labels: Labels
+    file_ending: str
+    num_training: int
+    reader: str | None
+    training: tuple[Case, ...]
+    test: tuple[Case, ...]
+    description: Mapping[str, Any]
+
+    def training_case(self, case_id: str) -> Case:
+        for case in self.training:
+            if case.case_id == case_id:
+                return case
+        raise DatasetError(f"{self.folder}: there is no training case {case_id}")
+
+
+def load_dataset(folder: Path | str) -> Dataset:
+    """Read dataset.json and list the cases; opens no image.
+
+    A training case without label file is listed with ``label_file=None``: inspection reports it with all other problems.
+
+    Raises:
+        DatasetError: the folder or dataset.json is missing, or dataset.json lacks something or contradicts itself.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: the dataset folder does not exist; correct its path")
+    if not (folder / "dataset.json").is_file():
+        raise DatasetError(
+            f"{folder}: there is no dataset.json; nnU-Net v2's raw layout is expected (`segwright convert`)"
+        )
+    facts = read_json(folder / "dataset.json")
+    if not isinstance(facts, dict):
+        raise DatasetError(f"{folder / 'dataset.json'}: must be a JSON object")
+    channel_names = _channel_names(folder, facts)
+    for key in ("labels", "numTraining", "file_ending"):
+        if key not in facts:
+            raise DatasetError(f"{folder / 'dataset.json'}: the key `{key}` is missing")
+    reader = facts.get("overwrite_image_reader_writer")
+    ending = str(facts["file_ending"])
+    if "dataset" in facts:
+        training = _listed_cases(folder, facts["dataset"])
+    else:
+        for needed in ("imagesTr", "labelsTr"):
+            if not (folder / needed).is_dir():
+                raise DatasetError(f"{folder}: the folder {needed} is missing")
+        training = find_cases(folder / "imagesTr", ending, folder / "labelsTr")
+    return Dataset(
+        folder=folder,
+        name=folder.resolve().name,
+        channel_names=channel_names,
+        labels=Labels.from_json(facts),
+        file_ending=ending,
+        num_training=int(facts["numTraining"]),
+        reader=None if reader in (None, "None") else str(reader),
+        training=training,
+        test=find_cases(folder / "imagesTs", ending) if (folder / "imagesTs").is_dir() else (),
+        description=facts,
+    )
+
+
+def find_cases(images: Path, file_ending: str, labels: Path | None = None) -> tuple[Case, ...]:
+    """List the cases of an image folder, sorted by id. Files without a four-digit channel suffix are left out."""
+    channels: dict[str, list[Path]] = {}
+    for path in sorted(images.iterdir()):
+        if path.name.startswith(".") or not path.name.endswith(file_ending):
+            continue
+        stem = path.name[: -len(file_ending)]
+        if _CHANNEL_SUFFIX.search(stem):
+            channels.setdefault(stem[:-5], []).append(path)
+    cases = []
+    for case_id in sorted(channels):
+        label = None if labels is None else labels / f"{case_id}{file_ending}"
+        cases.append(Case(case_id, tuple(channels[case_id]), label if label and label.is_file() else None))
+    return tuple(cases)
+
+
+def batch_of(case_id: str, batches: int) -> str:
+    """Name of the batch a case belongs to: a stable hash, so a new case never moves the others."""
+    width = len(str(batches - 1))
+    return f"batch_{zlib.crc32(case_id.encode('utf-8')) % batches:0{width}d}"
+
+
+def cases_by_batch(case_ids: Iterable[str], batches: int) -> dict[str, list[str]]:
+    """Non-empty batches, sorted, with their sorted case ids."""
+    members: dict[str, list[str]] = {}
+    for case_id in sorted(case_ids):
+        members.setdefault(batch_of(case_id, batches), []).append(case_id)
+    return dict(sorted(members.items()))
+
+
+def _channel_names(folder: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    declared = facts.get("channel_names", facts.get("modality"))
+    if not isinstance(declared, Mapping) or not declared:
+        raise DatasetError(f'{folder / "dataset.json"}: `channel_names` is missing; for example {{"0": "CT"}}')
+    indices = sorted(declared, key=int) if all(str(key).isdigit() for key in declared) else []
+    if [int(index) for index in indices] != list(range(len(declared))):
+        raise DatasetError(f'{folder / "dataset.json"}: the keys of `channel_names` must be "0", "1", ...')
+    return tuple(str(declared[index]) for index in indices)
+
+
+def _listed_cases(folder: Path, listed: Any) -> tuple[Case, ...]:
+    """Cases of the optional `dataset` key; relative paths start at the dataset folder."""
+    cases = []
+    for case_id in sorted(listed):
+        images = tuple(folder / os.path.expandvars(path) for path in listed[case_id]["images"])
+        label = folder / os.path.expandvars(listed[case_id]["label"])
+        cases.append(Case(str(case_id), images, label if label.is_file() else None))
+    return tuple(cases)
+
+
+def _label_key(name: str, value: Any) -> LabelKey:
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not (
+            isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+        ):
+            raise DatasetError(f"dataset.json: labels.{name} must be an integer or a list of integers, not {value!r}")
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise DatasetError(f"dataset.json: labels.{name} is an empty list")
+        return tuple(int(number) for number in value)
+    return int(value)

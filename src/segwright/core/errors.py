@@ -1,0 +1,49 @@
+"""Errors a user can mend. Everything that is not one of these is a bug and shows its traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class SegwrightError(Exception):
+    """Base of all errors a user can mend.
+
+    The message names the case, the file, what is wrong and what to do. Command line programs print it
+    alone and exit with ``exit_code``.
+    """
+
+    exit_code = 2
+
+
+class SettingsError(SegwrightError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class DatasetError(SegwrightError):
+    """A dataset, case or image file is not what it should be."""
+
+
+class PlansError(SegwrightError):
+    """Plans are inconsistent, or do not fit the dataset or the network."""
+
+
+class TrainingError(SegwrightError):
+    """A training cannot start or go on (diverged, worker died, wrong state, folder in use)."""
+
+
+class ModelError(SegwrightError):
+    """A model folder or archive cannot be used."""
+
+
+class DamagedFileError(SegwrightError):
+    """A file is truncated, was altered, or is not of the expected format."""
+
+    def __init__(self, path: Path | str, problem: str, remedy: str = "delete it and run again") -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {problem}; {remedy}")
+
+
+class InterruptedForRetry(SegwrightError):
+    """The job saved its state and wants to be started again (deadline reached or signal received)."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

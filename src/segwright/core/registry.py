@@ -1,0 +1,80 @@
+"""Registries: networks, losses, augmentations and planners are looked up by name, and a user's plugin adds more.
+
+A plugin is a Python file the user names in the configuration (``plugins: [my_losses.py]``) or on the command line.
+Names that come from a data or model file are only ever looked up here; such a file never says what to import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from segwright.core.errors import SettingsError
+from segwright.core.files import file_digest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that adds an entry. A name can be taken only once, except by the same definition loaded again."""
+
+        def add(entry: T) -> T:
+            taken = self._entries.get(name)
+            if taken is not None and getattr(taken, "__qualname__", None) != getattr(entry, "__qualname__", ""):
+                raise SettingsError(f"the {self.kind} `{name}` exists already; choose another name in the plugin")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def get(self, name: str) -> T:
+        """The entry of this name.
+
+        Raises:
+            SettingsError: there is none; the message lists the known names and the nearest one.
+        """
+        if name not in self._entries:
+            near = difflib.get_close_matches(name, self._entries, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(
+                f"there is no {self.kind} `{name}` (known: {', '.join(sorted(self._entries))}){hint}"
+                " If a plugin defines it, name the plugin's file"
+            )
+        return self._entries[name]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._entries))
+
+
+def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
+    """Import the user's plugin files; returns file name -> digest, which becomes part of what was trained.
+
+    Raises:
+        SettingsError: a file does not exist.
+    """
+    digests: dict[str, str] = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise SettingsError(f"plugin {path}: the file does not exist; correct `plugins`")
+        digest = file_digest(path)
+        module_name = f"segwright_plugin_{path.stem}_{digest[:8]}"
+        if module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            if spec is None or spec.loader is None:
+                raise SettingsError(f"plugin {path}: not a Python file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            spec.loader.exec_module(module)
+        digests[path.name] = digest
+    return digests
