@@ -220,6 +220,7 @@ class ExecutionSettings:
     loader_workers: int | None = option(
         None, "processes that load and augment; null: from the cores of the job", minimum=0
     )
+    gpu_job_threads: int = option(8, "cores of a job that uses a GPU (capped by --cores)", minimum=1)
     deadline: Literal["auto", "always", "never"] = option(
         "auto", "end a training itself before its time limit and submit it again; auto: only under a scheduler"
     )

@@ -1,0 +1,85 @@
+# segwright: from a folder of labelled images to a validated segmentation model.
+#
+# Everything is a file with one rule that makes it. The rules stand in workflow/rules/, one file a stage, in the order in
+# which data flows; what each option means stands in config/config.yaml.
+#
+#   D = {results}/{dataset}/data        depends on the data only, shared by all pipelines
+#   R = {results}/{dataset}/{pipeline}  depends on plans and training
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+if Path("config/config.yaml").is_file():
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/inspect.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/select.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/package.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    inspect_all,
+    plan_all,
+    preprocess_all,
+    train_all,
+    evaluate_all,
+    predict_all,
+    report_all,
+
+
+rule all:
+    default_target: True
+    input:
+        everywhere(R + "/model.zip"),
+        everywhere(R + "/report.html"),
+        final_predictions,
+
+
+rule inspect_all:
+    input:
+        on_datasets(D + "/valid.json"),
+        on_datasets(D + "/dataset_fingerprint.json"),
+
+
+rule plan_all:
+    input:
+        everywhere(R + "/plan"),
+
+
+rule preprocess_all:
+    input:
+        preprocessed_indices,
+
+
+rule train_all:
+    input:
+        trained_models,
+
+
+rule evaluate_all:
+    input:
+        everywhere(R + "/selection"),
+
+
+rule predict_all:
+    input:
+        final_predictions,
+
+
+rule report_all:
+    input:
+        everywhere(R + "/report.html"),

@@ -1,0 +1,35 @@
+"""Version of each stage. Raise a number when the results of that stage change: everything below runs again.
+
+The numbers stand in the ``params`` of the workflow's rules (design, decision 6): unlike time stamps of scripts they
+survive a checkout, and unlike nothing at all they notice changed library code. A test compares a digest of each stage's
+modules with the recorded one and reminds of this file.
+"""
+
+from __future__ import annotations
+
+STAGE_VERSION: dict[str, int] = {
+    "inspection": 1,
+    "splits": 1,
+    "planning": 1,
+    "preprocessing": 1,
+    "training": 1,
+    "inference": 1,
+    "evaluation": 1,
+    "selection": 1,
+    "sharing": 1,
+    "reporting": 1,
+}
+
+STAGE_MODULES: dict[str, tuple[str, ...]] = {
+    "inspection": ("core/dataset.py", "core/geometry.py", "core/cropping.py", "images", "inspection"),
+    "splits": ("splits.py",),
+    "planning": ("core/plans.py", "planning"),
+    "preprocessing": ("core/cropping.py", "images", "preprocessing"),
+    "training": ("networks", "training"),
+    "inference": ("images", "networks", "preprocessing", "inference"),
+    "evaluation": ("evaluation",),
+    "selection": ("evaluation", "selection"),
+    "sharing": ("sharing",),
+    "reporting": ("reporting",),
+}
+"""What each stage's results depend on, relative to the package."""

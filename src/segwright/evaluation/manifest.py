@@ -1,0 +1,94 @@
+"""Manifests: which file holds a case's label map or probabilities, and the digest it must have.
+
+``{"version": 1, "cases": {case: {"file": path relative to the manifest's folder, "digest": sha256}}}``
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.files import file_digest, read_json, write_json
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case of a manifest: the file, its recorded SHA-256, and the manifest that says so."""
+
+    path: Path
+    digest: str
+    manifest: Path
+
+    def verify(self) -> Path:
+        """The path, if the file still is what the manifest says.
+
+        Raises:
+            DamagedFileError: it is missing or was altered.
+        """
+        if not self.path.is_file():
+            raise DamagedFileError(self.path, f"{self.manifest} names this file, but it is missing", self._remedy())
+        if file_digest(self.path) != self.digest:
+            raise DamagedFileError(self.path, f"its content is not what {self.manifest} recorded", self._remedy())
+        return self.path
+
+    def _remedy(self) -> str:
+        return f"delete {self.manifest} and run again"
+
+
+def read_manifest(path: Path) -> dict[str, Entry]:
+    """The cases of one manifest, sorted by id.
+
+    Raises:
+        DamagedFileError: it is missing or not a manifest.
+    """
+    record = read_json(path)
+    try:
+        return {
+            str(case_id): Entry(path.parent / entry["file"], str(entry["digest"]), path)
+            for case_id, entry in sorted(record["cases"].items())
+        }
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise DamagedFileError(path, f"not a list of cases with files and digests ({problem!r})") from problem
+
+
+def read_manifests(paths: Iterable[Path]) -> dict[str, Entry]:
+    """The cases of several manifests (the folds of a cross-validation, or batches) together, sorted by id.
+
+    Raises:
+        DatasetError: a case appears in two of them.
+        DamagedFileError: one is missing or not a manifest.
+    """
+    merged: dict[str, Entry] = {}
+    for path in paths:
+        for case_id, entry in read_manifest(path).items():
+            if case_id in merged:
+                raise DatasetError(
+                    f"case {case_id} is in {merged[case_id].manifest} and in {path}, but each case may be predicted"
+                    " by one fold only; correct the split and train these folds again"
+                )
+            merged[case_id] = entry
+    return dict(sorted(merged.items()))
+
+
+def write_manifest(path: Path, files: Mapping[str, tuple[Path, str]], **extra: Mapping[str, Any]) -> None:
+    """Write a manifest from case -> (file, digest); ``extra`` adds one value a case under each given name."""
+    cases = {
+        case_id: {
+            "file": relative_name(file, path.parent),
+            "digest": digest,
+            **{name: values[case_id] for name, values in extra.items()},
+        }
+        for case_id, (file, digest) in files.items()
+    }
+    write_json(path, {"version": MANIFEST_VERSION, "cases": cases})
+
+
+def relative_name(path: Path, folder: Path) -> str:
+    """``path`` as seen from ``folder``, with forward slashes: the same on every machine."""
+    return Path(os.path.relpath(path, folder)).as_posix()

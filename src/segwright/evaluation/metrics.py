@@ -1,0 +1,168 @@
+"""Voxel counts of one case by one joint histogram, and the means over cases (method 11.1, 11.2).
+
+A label map pair is read once into a small table "how many voxels have reference value r and predicted value p". The
+counts of every label and region, and of what postprocessing would change, are sums over that table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segwright.core.dataset import LabelKey, Labels, key_values
+from segwright.core.errors import DatasetError
+
+METRICS = ("Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref")
+"""The eight numbers of nnU-Net v2's summary.json."""
+
+_CHUNK_VOXELS = 1 << 18  # small enough that the codes of a chunk stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels of one structure in one case: true/false positives and negatives."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def dice(self) -> float:
+        """2 TP / (2 TP + FP + FN); NaN where the structure is neither there nor predicted."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else math.nan
+
+    @property
+    def iou(self) -> float:
+        """TP / (TP + FP + FN); NaN where the structure is neither there nor predicted."""
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else math.nan
+
+    def to_json(self) -> dict[str, float]:
+        """The eight numbers under v2's names."""
+        return {
+            "Dice": self.dice,
+            "FN": self.fn,
+            "FP": self.fp,
+            "IoU": self.iou,
+            "TN": self.tn,
+            "TP": self.tp,
+            "n_pred": self.tp + self.fp,
+            "n_ref": self.tp + self.fn,
+        }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Counts:
+        return Counts(tp=int(record["TP"]), fp=int(record["FP"]), fn=int(record["FN"]), tn=int(record["TN"]))
+
+
+def joint_histogram(
+    reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels
+) -> NDArray[np.int64]:
+    """Voxels by (reference value, predicted value).
+
+    Args:
+        reference_zyx, prediction_zyx: integer arrays of one shape, any number of dimensions.
+
+    Returns:
+        int64 of shape (n + 1, n + 1), n = declared values with the ignore label; the last row and column hold every
+        value that is not declared.
+
+    Raises:
+        DatasetError: the shapes differ.
+    """
+    if reference_zyx.shape != prediction_zyx.shape:
+        raise DatasetError(
+            f"the reference has shape {reference_zyx.shape} and the prediction {prediction_zyx.shape};"
+            " both must lie on the grid of the image"
+        )
+    size = num_values(labels) + 1
+    reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
+    histogram = np.zeros(size * size, dtype=np.int64)
+    for start in range(0, reference.size, _CHUNK_VOXELS):
+        reference_part = reference[start : start + _CHUNK_VOXELS]
+        prediction_part = prediction[start : start + _CHUNK_VOXELS]
+        if not reference_part.any() and not prediction_part.any():  # air: most of a body scan
+            histogram[0] += reference_part.size
+            continue
+        codes = _bounded(reference_part, size - 1) * size + _bounded(prediction_part, size - 1)
+        histogram += np.bincount(codes, minlength=size * size)
+    return histogram.reshape(size, size)
+
+
+def counts_of_histogram(
+    histogram: NDArray[np.int64], labels: Labels, keys: Sequence[LabelKey] | None = None
+) -> dict[LabelKey, Counts]:
+    """Counts of every evaluated label or region, or of ``keys``; voxels whose reference is the ignore label do not count."""
+    counted = histogram
+    if labels.ignore_label is not None:
+        counted = histogram.copy()
+        counted[labels.ignore_label] = 0
+    total = int(counted.sum())
+    of_reference, of_prediction = counted.sum(axis=1), counted.sum(axis=0)
+    result: dict[LabelKey, Counts] = {}
+    for key in labels.foreground_keys if keys is None else keys:
+        values = sorted(set(key_values(key)))
+        tp = int(counted[np.ix_(values, values)].sum())
+        fp = int(of_prediction[values].sum()) - tp
+        fn = int(of_reference[values].sum()) - tp
+        result[key] = Counts(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
+    return result
+
+
+def case_metrics(
+    reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels
+) -> dict[LabelKey, Counts]:
+    """Counts of every evaluated label or region of one case (method 11.1); equal to nnU-Net v2's integers.
+
+    Raises:
+        DatasetError: the shapes differ.
+    """
+    return counts_of_histogram(joint_histogram(reference_zyx, prediction_zyx, labels), labels)
+
+
+def mean_metrics(
+    cases: Iterable[Mapping[LabelKey, Counts]], keys: Sequence[LabelKey]
+) -> tuple[dict[LabelKey, dict[str, float]], dict[str, float]]:
+    """v2's ``mean`` and ``foreground_mean`` (method 11.2).
+
+    ``mean``: over the cases, leaving out NaN. ``foreground_mean``: plain mean of these over the structures, so a structure
+    that is NaN in every case makes it NaN.
+    """
+    numbers: dict[LabelKey, list[dict[str, float]]] = {key: [] for key in keys}
+    for case in cases:
+        for key in keys:
+            numbers[key].append(case[key].to_json())
+    mean = {
+        key: {metric: mean_without_nan([record[metric] for record in records]) for metric in METRICS}
+        for key, records in numbers.items()
+    }
+    foreground_mean = {
+        metric: float(np.mean([mean[key][metric] for key in keys])) if keys else math.nan for metric in METRICS
+    }
+    return mean, foreground_mean
+
+
+def num_values(labels: Labels) -> int:
+    """How many label values are declared, the ignore label included; they are 0 .. n - 1."""
+    return len(labels.all_labels) + (labels.ignore_label is not None)
+
+
+def _bounded(values: NDArray[Any], limit: int) -> NDArray[np.intp]:
+    """Values as indices, everything outside 0 .. limit - 1 as ``limit``."""
+    indices = values.astype(np.intp)
+    if np.iinfo(values.dtype).min < 0:
+        indices[indices < 0] = limit
+    return np.minimum(indices, limit, out=indices)
+
+
+def mean_without_nan(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there is none."""
+    array = np.asarray(values, dtype=np.float64)
+    return math.nan if np.isnan(array).all() else float(np.nanmean(array))

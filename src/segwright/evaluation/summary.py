@@ -1,0 +1,273 @@
+"""Evaluate many cases and write nnU-Net v2's summary.json (method 11.2, 11.3).
+
+Paths in a summary are never absolute: references start at the dataset folder, predictions at the summary's own folder.
+What segwright adds stands under the one key ``segwright``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segwright.core.dataset import Dataset, LabelKey, Labels, key_from_text, key_text
+from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.files import read_json, write_json
+from segwright.evaluation.manifest import Entry, read_manifest, read_manifests, relative_name
+from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
+from segwright.evaluation.parallel import map_cases
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case to evaluate: its two label maps, and the names they get in the summary."""
+
+    case_id: str
+    reference: Path
+    prediction: Path
+    reference_name: str
+    prediction_name: str
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """The counts of one case, one entry a label or region."""
+
+    case_id: str
+    counts: Mapping[LabelKey, Counts]
+    reference_name: str
+    prediction_name: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The evaluation of a set of cases.
+
+    Attributes:
+        keys: evaluated labels or regions in declaration order.
+        mean: metric means over the cases, by structure; NaN where a structure never occurs.
+        foreground_mean: their plain mean over the structures.
+        extras: what stands under ``segwright``.
+    """
+
+    keys: tuple[LabelKey, ...]
+    cases: tuple[CaseResult, ...]
+    mean: Mapping[LabelKey, Mapping[str, float]]
+    foreground_mean: Mapping[str, float]
+    extras: Mapping[str, Any]
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        return tuple(case.case_id for case in self.cases)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "foreground_mean": dict(self.foreground_mean),
+            "mean": {key_text(key): dict(metrics) for key, metrics in self.mean.items()},
+            "metric_per_case": [
+                {
+                    "metrics": {key_text(key): counts.to_json() for key, counts in case.counts.items()},
+                    "prediction_file": case.prediction_name,
+                    "reference_file": case.reference_name,
+                }
+                for case in self.cases
+            ],
+            "segwright": {**self.extras, "cases": list(self.case_ids), "keys": [key_text(key) for key in self.keys]},
+        }
+
+
+def make_summary(cases: Sequence[CaseResult], labels: Labels, extras: Mapping[str, Any] | None = None) -> Summary:
+    """Sort the cases by file name and take the means (method 11.2).
+
+    Raises:
+        DatasetError: there is no case.
+    """
+    if not cases:
+        raise DatasetError("there is no case to evaluate; check that predictions and references have the same names")
+    ordered = tuple(sorted(cases, key=lambda case: Path(case.prediction_name).name))
+    keys = labels.foreground_keys
+    mean, foreground_mean = mean_metrics([case.counts for case in ordered], keys)
+    return Summary(keys, ordered, mean, foreground_mean, dict(extras or {}))
+
+
+def read_summary(path: Path) -> Summary:
+    """Read a summary.json, nnU-Net v2's included (whose cases are then named after their prediction files).
+
+    Raises:
+        DamagedFileError: it is missing or not a summary.
+    """
+    record = read_json(path)
+    try:
+        extras = dict(record.get("segwright", {}))
+        listed = record["metric_per_case"]
+        names = extras.pop("cases", None) or [Path(entry["prediction_file"]).name.split(".")[0] for entry in listed]
+        texts = extras.pop("keys", None) or list(record["mean"])
+        cases = tuple(
+            CaseResult(
+                case_id=str(name),
+                counts={key_from_text(text): Counts.from_json(entry["metrics"][text]) for text in texts},
+                reference_name=str(entry["reference_file"]),
+                prediction_name=str(entry["prediction_file"]),
+            )
+            for name, entry in zip(names, listed, strict=True)
+        )
+        mean = {key_from_text(text): {m: float(v) for m, v in record["mean"][text].items()} for text in texts}
+        foreground_mean = {metric: float(value) for metric, value in record["foreground_mean"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as problem:
+        raise DamagedFileError(path, f"not a summary of an evaluation ({problem!r})") from problem
+    return Summary(tuple(mean), cases, mean, foreground_mean, extras)
+
+
+def evaluate_pairs(pairs: Sequence[Pair], labels: Labels, reader: str, workers: int = 1) -> tuple[CaseResult, ...]:
+    """Read both label maps of every case and count (method 11.1).
+
+    Raises:
+        DatasetError: a file cannot be read, or a prediction lies on another grid than its reference.
+    """
+    tasks = [(pair.case_id, (pair, labels, reader)) for pair in pairs]
+    return tuple(result for _, result in map_cases(_evaluate_pair, tasks, workers, "evaluate"))
+
+
+def evaluate_entries(
+    entries: Mapping[str, Entry], dataset: Dataset, reader: str, root: Path, workers: int = 1
+) -> tuple[CaseResult, ...]:
+    """Evaluate the label maps of manifests against the dataset's labels; each file's digest is verified first.
+
+    Args:
+        root: folder of the summary; prediction names are relative to it.
+    """
+    references = reference_files(dataset, entries)
+    pairs = [
+        Pair(
+            case_id=case_id,
+            reference=references[case_id],
+            prediction=entry.verify(),
+            reference_name=relative_name(references[case_id], dataset.folder),
+            prediction_name=relative_name(entry.path, root),
+        )
+        for case_id, entry in entries.items()
+    ]
+    return evaluate_pairs(pairs, dataset.labels, reader, workers)
+
+
+def reference_files(dataset: Dataset, case_ids: Iterable[str]) -> dict[str, Path]:
+    """The label file of each case.
+
+    Raises:
+        DatasetError: a case is not among the training cases, or has no label file.
+    """
+    labelled = {case.case_id: case.label_file for case in dataset.training}
+    references: dict[str, Path] = {}
+    for case_id in case_ids:
+        label_file = labelled.get(case_id)
+        if label_file is None:
+            raise DatasetError(
+                f"case {case_id} was predicted, but {dataset.folder} has no label of it; restore its files, or run the"
+                " workflow again so that the case is dropped"
+            )
+        references[case_id] = label_file
+    return references
+
+
+def summarize_crossval(
+    validation_files: Sequence[Path], dataset: Dataset, reader: str, output: Path, workers: int = 1
+) -> Summary:
+    """Evaluate the out-of-fold predictions of all folds together and write ``output`` (method 11.3).
+
+    Args:
+        validation_files: ``.../fold_{k}/validation.json`` of each fold.
+        output: the summary.json.
+
+    Raises:
+        DatasetError: a case appears in two folds, or has no label.
+        DamagedFileError: a prediction is missing or was altered.
+    """
+    entries = read_manifests(validation_files)
+    results = evaluate_entries(entries, dataset, reader, output.parent, workers)
+    folds = {path.parent.name.removeprefix("fold_"): len(read_manifest(path)) for path in validation_files}
+    summary = make_summary(results, dataset.labels, {"cases_per_fold": folds, "dataset": dataset.name})
+    write_json(output, summary.to_json())
+    return summary
+
+
+def evaluate_folders(
+    reference: Path,
+    prediction: Path,
+    dataset_json: Path,
+    output: Path,
+    *,
+    reader: str | None = None,
+    partial: bool = False,
+    workers: int = 1,
+) -> Summary:
+    """Evaluate every label map of a folder against the reference of the same name, and write ``output``.
+
+    Args:
+        reference, prediction: folders of label maps.
+        dataset_json: the dataset.json that says labels and file ending.
+        reader: name of the reader; chosen by the file ending if None.
+        partial: allow references without a prediction (v2's ``--chill``).
+
+    Raises:
+        DatasetError: a file has no partner, cannot be read, or lies on another grid.
+    """
+    facts = read_json(dataset_json)
+    if not isinstance(facts, dict) or "file_ending" not in facts:
+        raise DatasetError(f"{dataset_json}: the key `file_ending` is missing")
+    labels, ending = Labels.from_json(facts), str(facts["file_ending"])
+    references, predictions = files_with_ending(reference, ending), files_with_ending(prediction, ending)
+    unknown = sorted(set(predictions) - set(references))
+    missing = [] if partial else sorted(set(references) - set(predictions))
+    if unknown or missing:
+        parts = [f"without reference in {reference}: {', '.join(unknown)}"] * bool(unknown)
+        parts += [f"without prediction in {prediction}: {', '.join(missing)}"] * bool(missing)
+        raise DatasetError(f"the folders do not hold the same cases ({'; '.join(parts)}); add or remove these files")
+    pairs = [
+        Pair(case_id, references[case_id], path, references[case_id].name, path.name)
+        for case_id, path in predictions.items()
+    ]
+    if not pairs:
+        raise DatasetError(f"{prediction}: there is no file ending in {ending}; correct the folder or dataset.json")
+    reader = reader or chosen_reader(facts, ending, pairs[0].reference)
+    summary = make_summary(evaluate_pairs(pairs, labels, reader, workers), labels)
+    write_json(output, summary.to_json())
+    return summary
+
+
+def files_with_ending(folder: Path, ending: str) -> dict[str, Path]:
+    """Case id -> file of a folder of label maps, sorted; hidden files are left out.
+
+    Raises:
+        DatasetError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: the folder does not exist; correct its path")
+    return {
+        path.name[: -len(ending)]: path
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(ending) and not path.name.startswith(".") and path.is_file()
+    }
+
+
+def chosen_reader(dataset_json: Mapping[str, Any], ending: str, example: Path) -> str:
+    """Name of the reader for label maps of a dataset, by its dataset.json and an example (method 1.3)."""
+    from segwright.images.readers import choose_reader  # here: the readers' libraries load slowly
+
+    override = dataset_json.get("overwrite_image_reader_writer")
+    return choose_reader(ending, example, None if override in (None, "None") else str(override))
+
+
+def _evaluate_pair(task: tuple[Pair, Labels, str]) -> CaseResult:
+    from segwright.images.readers import read_label  # in the worker process
+
+    pair, labels, reader = task
+    reference = read_label(pair.reference, reader)
+    prediction = read_label(pair.prediction, reader)
+    if reference.array_zyx.shape != prediction.array_zyx.shape:
+        raise DatasetError(
+            f"case {pair.case_id}: {pair.reference} has shape {reference.array_zyx.shape} (z, y, x) but"
+            f" {pair.prediction} has {prediction.array_zyx.shape}; both must lie on the grid of the image"
+        )
+    counts = case_metrics(reference.array_zyx, prediction.array_zyx, labels)
+    return CaseResult(pair.case_id, counts, pair.reference_name, pair.prediction_name)

@@ -1,0 +1,211 @@
+"""What the workflow asks of a configuration: which cases, batches, folds and configurations there are.
+
+Pure functions of the settings, of one listing of each dataset and of a plan's ``configurations.json``. The Snakefile's
+input functions are thin calls of these, so that they can be tested without Snakemake. Reads no image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from segwright.core.configfile import load_settings, pipeline_settings
+from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
+from segwright.core.errors import SettingsError
+from segwright.core.files import read_json
+from segwright.core.settings import ExecutionSettings, PipelineSettings, Settings, TrainingSettings, to_plain
+
+ALL = "all"
+_NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model")
+_NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
+
+
+@dataclass(frozen=True)
+class PlannedConfiguration:
+    """One entry of ``configurations.json``: what the workflow must know of a planned configuration."""
+
+    name: str
+    data_id: str
+    previous_stage: str | None
+    next_stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration file with the listing of its datasets."""
+
+    settings: Settings
+    datasets: Mapping[str, Dataset]
+
+    @staticmethod
+    def load(config: Mapping[str, Any]) -> Experiment:
+        """Check the configuration and list every dataset once.
+
+        Raises:
+            SettingsError: an option is wrong. DatasetError: a dataset folder or its dataset.json is.
+        """
+        settings = load_settings(config)
+        datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
+        experiment = Experiment(settings, datasets)
+        for dataset in datasets:
+            for pipeline in experiment.pipelines:
+                experiment.requested_folds(dataset, pipeline)
+        return experiment
+
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        return tuple(self.settings.pipelines)
+
+    def pipeline(self, name: str) -> PipelineSettings:
+        """The effective settings of a pipeline: the defaults with its own changes."""
+        return pipeline_settings(self.settings, name)
+
+    # cases and batches
+
+    def batches(self, dataset: str) -> list[str]:
+        """Non-empty batches of training cases."""
+        return list(self._members(dataset, self.datasets[dataset].training))
+
+    def test_batches(self, dataset: str) -> list[str]:
+        """Non-empty batches of test cases; empty without imagesTs."""
+        return list(self._members(dataset, self.datasets[dataset].test))
+
+    def training_cases(self, dataset: str, batch: str) -> list[str]:
+        return self._members(dataset, self.datasets[dataset].training)[batch]
+
+    def test_cases(self, dataset: str, batch: str) -> list[str]:
+        return self._members(dataset, self.datasets[dataset].test)[batch]
+
+    def training_files(self, dataset: str, batch: str) -> list[str]:
+        """Raw images and labels of a batch."""
+        wanted = set(self.training_cases(dataset, batch))
+        return _files(case for case in self.datasets[dataset].training if case.case_id in wanted)
+
+    def test_files(self, dataset: str, batch: str) -> list[str]:
+        wanted = set(self.test_cases(dataset, batch))
+        return _files(case for case in self.datasets[dataset].test if case.case_id in wanted)
+
+    def _members(self, dataset: str, cases: tuple[Case, ...]) -> dict[str, list[str]]:
+        return cases_by_batch((case.case_id for case in cases), self.settings.datasets[dataset].batches)
+
+    # folds
+
+    def planned_folds(self, dataset: str) -> list[str]:
+        """Every fold of the split, whichever are trained."""
+        return [str(fold) for fold in range(self.settings.datasets[dataset].splits.folds)]
+
+    def requested_folds(self, dataset: str, pipeline: str) -> list[str]:
+        """The folds a pipeline trains: ``["all"]``, or some or all of the planned ones.
+
+        Raises:
+            SettingsError: a fold that does not exist is asked for.
+        """
+        wanted = self.pipeline(pipeline).training.folds
+        planned = self.planned_folds(dataset)
+        if wanted is None:
+            return planned
+        if wanted == ALL:
+            return [ALL]
+        unknown = [fold for fold in wanted if str(fold) not in planned]
+        if unknown or not wanted:
+            raise SettingsError(f"training.folds: {list(wanted)} for dataset {dataset}, which has folds 0 to {len(planned) - 1}")
+        return [str(fold) for fold in sorted(set(wanted))]
+
+    # configurations, once the plan exists
+
+    def requested_configurations(self, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
+        """The candidates of a pipeline, in plans order.
+
+        Raises:
+            SettingsError: none of the wanted configurations was planned.
+        """
+        wanted = self.pipeline(pipeline).training.configurations
+        candidates = [name for name in plan if wanted is None or name in wanted]
+        if not candidates:
+            raise SettingsError(
+                f"pipeline {pipeline}: none of training.configurations {list(wanted or ())} was planned (planned: {', '.join(plan)})"
+            )
+        return candidates
+
+    def folds_to_train(self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
+        """Folds of one configuration: the requested ones, and every planned one if a candidate cascade builds on it."""
+        requested = self.requested_configurations(pipeline, plan)
+        folds = self.requested_folds(dataset, pipeline) if configuration in requested else []
+        if configuration in {ancestor for name in requested for ancestor in previous_stages(name, plan)}:
+            folds = [*self.planned_folds(dataset), *(fold for fold in folds if fold == ALL)]
+        return folds
+
+    def ensembles(self, dataset: str, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> list[tuple[str, str]]:
+        """Pairs of candidates that are scored as ensembles."""
+        if not self.pipeline(pipeline).selection.ensembles or self.requested_folds(dataset, pipeline) == [ALL]:
+            return []
+        return list(combinations(self.requested_configurations(pipeline, plan), 2))
+
+    # params of the rules: only what changes results
+
+    def training_params(self, pipeline: str) -> dict[str, Any]:
+        settings = to_plain(self.pipeline(pipeline).training.resolved())
+        return {key: value for key, value in settings.items() if key not in _NOT_IN_TRAINING_PARAMS}
+
+    def prediction_params(self, pipeline: str) -> dict[str, Any]:
+        settings = to_plain(self.pipeline(pipeline).prediction)
+        return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
+
+
+def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
+    """Read a plan's ``configurations.json``, in plans order."""
+    record = read_json(Path(plan_folder) / "configurations.json")
+    return {
+        entry["name"]: PlannedConfiguration(
+            name=entry["name"],
+            data_id=entry["data_id"],
+            previous_stage=entry["previous_stage"],
+            next_stages=tuple(entry["next_stages"]),
+        )
+        for entry in record["configurations"]
+    }
+
+
+def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
+    """The chain of previous stages of a configuration, nearest first; recognised by ``previous_stage``, never by name."""
+    chain: list[str] = []
+    previous = plan[name].previous_stage
+    while previous is not None:
+        chain.append(previous)
+        previous = plan[previous].previous_stage
+    return chain
+
+
+def training_settings(params: Mapping[str, Any]) -> TrainingSettings:
+    """The settings object behind :meth:`Experiment.training_params`."""
+    return TrainingSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()})
+
+
+def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> int:
+    """Processes that load and augment: as set, else the cores a GPU job has left; on the CPU torch has them all."""
+    if execution.loader_workers is not None:
+        return execution.loader_workers
+    return 0 if device == "cpu" else max(threads - 1, 1)
+
+
+def largest_image_mb(inspection: Mapping[str, Any]) -> float:
+    """Megabytes, as float32, of the largest image in an inspection record; damaged images count nothing."""
+    voxels = [
+        len(record.get("channels") or [None]) * math.prod(record["geometry"]["shape_zyx"])
+        for record in inspection["cases"].values()
+        if record.get("geometry")
+    ]
+    return 4e-6 * max(voxels, default=0)
+
+
+def _files(cases: Any) -> list[str]:
+    files: list[str] = []
+    for case in cases:
+        files.extend(str(path) for path in case.image_files)
+        if case.label_file is not None:
+            files.append(str(case.label_file))
+    return files

@@ -1,0 +1,270 @@
+"""NIfTI files: geometry as ITK understands it, pixels read here.
+
+ITK fills the rest of a truncated NIfTI file with zeros and says nothing, and refuses files whose axes are not exactly
+at right angles. So this module decompresses itself, which checks length and checksum in the one pass that is needed
+anyway, and falls back on the nearest right-angled axes. Field offsets: nifti1.h and nifti2.h of the NIfTI standard.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segwright.core.errors import DatasetError
+from segwright.core.geometry import Geometry
+from segwright.images.image import Stored
+from segwright.images.itk import Header, NotOrthonormalError, geometry_of, read_itk_header
+from segwright.images.limits import DEFLATE_RATIO, require_file, require_plausible, require_spacing
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+_LARGE_SHEAR = 1e-2
+_HEADER_BYTES = 540
+_SCALARS = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+_COLOURS = {128: 3, 2304: 4}  # RGB, RGBA: bytes, interleaved
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the pixels of a NIfTI file lie and how they are coded."""
+
+    dims: tuple[int, ...]
+    dtype: np.dtype[Any]
+    interleaved: int
+    offset: int
+    slope: float
+    intercept: float
+    quaternion: tuple[float, ...] | None  # qfac, b, c, d
+    qoffset: tuple[float, ...]
+    sform: npt.NDArray[np.float64] | None  # (3, 4), RAS
+    pixdim: tuple[float, ...]
+
+    @property
+    def scaled(self) -> bool:
+        return self.slope != 1 or self.intercept != 0
+
+
+def header_nifti(path: Path) -> tuple[Geometry, str]:
+    """Grid and type of the (scaled) values, without reading pixels.
+
+    Raises:
+        DatasetError: no NIfTI file, or an impossible header.
+    """
+    header, _ = _headers(path)
+    return geometry_of(header), header.dtype
+
+
+def read_nifti(path: Path, dtype: type | None = None) -> Stored:
+    """Read a whole file; values keep their (scaled) type unless ``dtype`` is given.
+
+    Raises:
+        DatasetError: unreadable, truncated, damaged or of an unsuitable kind.
+    """
+    header, layout = _headers(path)
+    values = _pixels(path, layout)
+    geometry = geometry_of(header)
+    shape = (header.channels, *geometry.shape_zyx)
+    if layout.interleaved > 1:
+        values = np.moveaxis(values.reshape((*geometry.shape_zyx, layout.interleaved)), -1, 0)
+    kind = np.dtype(header.dtype if dtype is None else dtype)
+    if layout.scaled:  # in double precision, as ITK does it
+        values = values.astype(np.float64) * layout.slope + layout.intercept
+    return Stored(np.ascontiguousarray(values.reshape(shape), dtype=kind), geometry, header.dtype)
+
+
+def _headers(path: Path) -> tuple[Header, _Layout]:
+    """ITK's view of the header and ours, which must agree in size."""
+    require_file(path)
+    layout = _layout(path, _first_bytes(path))
+    ratio = DEFLATE_RATIO if _is_gzip(path) else 1
+    require_plausible(path, (*layout.dims, layout.interleaved), layout.dtype.itemsize, ratio)
+    try:
+        header = read_itk_header(path)
+    except NotOrthonormalError:
+        header = _right_angled(path, layout)
+    claimed = int(np.prod(layout.dims)) * layout.interleaved
+    if int(np.prod(header.size_xyz)) * header.components != claimed:
+        raise DatasetError(f"{path}: the header's dimensions contradict each other; the file is damaged")
+    return header, layout
+
+
+def _layout(path: Path, head: bytes) -> _Layout:
+    """Parse the first 348 (NIfTI-1) or 540 (NIfTI-2) bytes."""
+    endian = next((e for e in "<>" if len(head) >= 4 and struct.unpack(e + "i", head[:4])[0] in (348, 540)), None)
+    if endian is None or len(head) < 348 + 4:
+        raise DatasetError(f"{path}: is not a NIfTI file, or damaged at its very start; copy it again from its source")
+    two = struct.unpack(endian + "i", head[:4])[0] == 540
+    if len(head) < 540 and two:
+        raise DatasetError(f"{path}: the file ends within its header; copy it again from its source")
+
+    def at(code: str, position: int) -> tuple[Any, ...]:
+        return struct.unpack_from(endian + code, head, position)
+
+    dim = at("8q", 16) if two else at("8h", 40)
+    code = at("h", 12)[0] if two else at("h", 70)[0]
+    offset = at("q", 168)[0] if two else at("f", 108)[0]
+    slope, intercept = at("2d", 176) if two else at("2f", 112)
+    pixdim = at("8d", 104) if two else at("8f", 76)
+    qform_code, sform_code = at("2i", 344) if two else at("2h", 252)
+    quatern, qoffset = (at("3d", 352), at("3d", 376)) if two else (at("3f", 256), at("3f", 268))
+    rows = at("12d", 400) if two else at("12f", 280)
+    if not 1 <= dim[0] <= 7:
+        raise DatasetError(f"{path}: the header claims {dim[0]} dimensions; the file is damaged, copy it again")
+    if code not in _SCALARS and code not in _COLOURS:
+        raise DatasetError(f"{path}: voxels of NIfTI type {code} cannot be used; save it as integers or floats")
+    if not np.isfinite([offset, slope, intercept]).all() or slope == 0:
+        slope, intercept = 1.0, 0.0  # the standard: no scaling
+    return _Layout(
+        dims=tuple(int(length) for length in dim[1 : dim[0] + 1]),
+        dtype=np.dtype(endian + _SCALARS.get(code, "u1")),
+        interleaved=_COLOURS.get(code, 1),
+        offset=max(int(offset), 0) if np.isfinite(offset) else 0,
+        slope=float(slope),
+        intercept=float(intercept),
+        quaternion=(-1.0 if pixdim[0] < 0 else 1.0, *quatern) if qform_code > 0 else None,
+        qoffset=tuple(float(value) for value in qoffset),
+        sform=np.reshape(rows, (3, 4)).astype(np.float64) if sform_code > 0 else None,
+        pixdim=tuple(float(edge) for edge in pixdim),
+    )
+
+
+def _pixels(path: Path, layout: _Layout) -> npt.NDArray[Any]:
+    """All values in file order as a flat array, in native byte order; checks length and, if compressed, checksum."""
+    count = int(np.prod(layout.dims)) * layout.interleaved
+    needed = count * layout.dtype.itemsize
+    buffer = np.empty(needed, np.uint8)
+    position = -layout.offset  # where in the buffer the next decompressed byte goes
+    for chunk in _chunks(path):
+        piece = np.frombuffer(chunk, np.uint8)
+        start, stop = max(position, 0), min(position + len(piece), needed)
+        if stop > start:
+            buffer[start:stop] = piece[start - position : stop - position]
+        position += len(piece)
+    if position < needed:
+        raise DatasetError(
+            f"{path}: the file is truncated, {max(position, 0)} of {needed} bytes of voxels;"
+            " copy it again from its source"
+        )
+    values = buffer.view(layout.dtype)
+    return values if layout.dtype.isnative else values.astype(layout.dtype.newbyteorder("="))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The (decompressed) content in pieces.
+
+    Raises:
+        DatasetError: the compressed stream is cut off or its checksum is wrong.
+    """
+    compressed = _is_gzip(path)
+    with path.open("rb") as stream:
+        if not compressed:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+            return
+        decoder = zlib.decompressobj(31)
+        pending = stream.read(_CHUNK_BYTES)
+        try:
+            while pending:
+                yield decoder.decompress(pending, 4 * _CHUNK_BYTES)
+                pending = decoder.unconsumed_tail or stream.read(_CHUNK_BYTES)
+                if decoder.eof:  # another gzip member may follow; anything else is padding
+                    rest = decoder.unused_data + pending
+                    if not rest.startswith(_GZIP_MAGIC):
+                        return
+                    decoder, pending = zlib.decompressobj(31), rest
+        except zlib.error as error:
+            raise DatasetError(
+                f"{path}: the compressed data is damaged ({error}); copy it again from its source"
+            ) from None
+        raise DatasetError(f"{path}: the compressed file is truncated; copy it again from its source")
+
+
+def _first_bytes(path: Path) -> bytes:
+    head = b""
+    for chunk in _head_chunks(path):
+        head += chunk
+        if len(head) >= _HEADER_BYTES:
+            break
+    return head[:_HEADER_BYTES]
+
+
+def _head_chunks(path: Path) -> Iterator[bytes]:
+    """Like :func:`_chunks`, for the header alone: little is read and a later truncation does not matter yet."""
+    with path.open("rb") as stream:
+        raw = stream.read(1 << 16)
+    if not raw.startswith(_GZIP_MAGIC):
+        yield raw
+        return
+    try:
+        yield zlib.decompressobj(31).decompress(raw, _HEADER_BYTES)
+    except zlib.error as error:
+        raise DatasetError(f"{path}: the compressed data is damaged ({error}); copy it again from its source") from None
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP_MAGIC
+
+
+def _right_angled(path: Path, layout: _Layout) -> Header:
+    """The header with axes at right angles: the qform if there is one, else the nearest to the sform.
+
+    "Nearest" is the orthogonal factor of the polar decomposition of the normalised axes.
+    """
+    if layout.sform is None and layout.quaternion is None:
+        raise DatasetError(f"{path}: the header describes no usable orientation; correct its qform or sform")
+    if layout.quaternion is not None:
+        axes, origin = _rotation(layout.quaternion), np.asarray(layout.qoffset)
+        spacing = np.abs(layout.pixdim[1:4])
+    else:
+        assert layout.sform is not None
+        spacing = np.linalg.norm(layout.sform[:, :3], axis=0)
+        require_spacing(path, tuple(spacing))
+        left, stretch, right = np.linalg.svd(layout.sform[:, :3] / spacing)
+        if stretch[-1] < 1e-3:
+            raise DatasetError(f"{path}: the axes in the header lie in one plane; correct its sform")
+        axes, origin = left @ right, layout.sform[:, 3]
+        shear = float(np.abs(layout.sform[:, :3] / spacing - axes).max())
+        say = log.warning if shear > _LARGE_SHEAR else log.info
+        say("%s: axes are not at right angles (by up to %.2g); the nearest right-angled axes are used", path, shear)
+    ras_to_lps = np.diag([-1.0, -1.0, 1.0])
+    dims = layout.dims
+    if len(dims) not in (3, 4):
+        raise DatasetError(f"{path}: has {len(dims)} dimensions and sheared axes; correct its sform")
+    direction = np.eye(len(dims))
+    direction[:3, :3] = ras_to_lps @ axes
+    return Header(
+        size_xyz=dims,
+        components=layout.interleaved,
+        dtype="float32" if layout.scaled else layout.dtype.newbyteorder("=").name,
+        spacing_xyz=(*(float(edge) for edge in spacing), *([1.0] * (len(dims) - 3))),
+        origin_xyz=(*(float(value) for value in ras_to_lps @ origin), *([0.0] * (len(dims) - 3))),
+        direction_xyz=tuple(float(cosine) for cosine in direction.ravel()),
+    )
+
+
+def _rotation(quaternion: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Axes of a qform (nifti1.h, method 2): unit quaternion with a >= 0, third axis times qfac."""
+    qfac, b, c, d = quaternion
+    a = np.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
+    axes = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    axes[:, 2] *= qfac
+    return axes

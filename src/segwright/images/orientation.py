@@ -1,0 +1,63 @@
+"""Turning an image to RAS axis order, as nnU-Net's ``NibabelIOWithReorient`` does (method 1.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segwright.core.geometry import Geometry
+from segwright.images.image import Stored
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+def to_ras(stored: Stored) -> Stored:
+    """Permute and flip the axes so that x grows to the right, y to the front, z to the head; nothing is interpolated.
+
+    2-D images stay as they are.
+    """
+    if stored.geometry.dimension == 2:
+        return stored
+    axes, signs = _axes_for_ras(stored.geometry)
+    array_cxyz = stored.array_czyx.transpose(0, 3, 2, 1).transpose(0, *(axis + 1 for axis in axes))
+    array_cxyz = array_cxyz[:, :: signs[0], :: signs[1], :: signs[2]]
+    array_czyx: npt.NDArray[Any] = np.ascontiguousarray(array_cxyz.transpose(0, 3, 2, 1))
+    return Stored(array_czyx, geometry_to_ras(stored.geometry), stored.stored_dtype)
+
+
+def geometry_to_ras(geometry: Geometry) -> Geometry:
+    """The grid after :func:`to_ras`."""
+    if geometry.dimension == 2:
+        return geometry
+    axes, signs = _axes_for_ras(geometry)
+    direction = np.reshape(geometry.direction_xyz, (3, 3))
+    shape_xyz, spacing_xyz = geometry.shape_zyx[::-1], geometry.spacing_zyx[::-1]
+    origin = np.asarray(geometry.origin_xyz, dtype=np.float64)
+    for axis, sign in zip(axes, signs, strict=True):
+        if sign < 0:  # the first voxel is now the last one of this axis
+            origin = origin + direction[:, axis] * spacing_xyz[axis] * (shape_xyz[axis] - 1)
+    columns = np.stack([direction[:, axis] * sign for axis, sign in zip(axes, signs, strict=True)], axis=1)
+    x, y, z = axes
+    return replace(
+        geometry,
+        shape_zyx=(shape_xyz[z], shape_xyz[y], shape_xyz[x]),
+        spacing_zyx=(spacing_xyz[z], spacing_xyz[y], spacing_xyz[x]),
+        origin_xyz=tuple(float(value) for value in origin),
+        direction_xyz=tuple(float(value) for value in columns.ravel()),
+    )
+
+
+def _axes_for_ras(geometry: Geometry) -> tuple[list[int], list[int]]:
+    """For each of R, A, S the stored axis (x = 0) that runs most along it, and its sign."""
+    along = _LPS_TO_RAS @ np.reshape(geometry.direction_xyz, (3, 3))  # rows R, A, S; columns stored x, y, z
+    remaining = np.abs(along)
+    axes, signs = [0, 0, 0], [1, 1, 1]
+    for _ in range(3):  # strongest pair first, so that an oblique image gets three different axes
+        world, axis = np.unravel_index(int(remaining.argmax()), remaining.shape)
+        axes[int(world)], signs[int(world)] = int(axis), 1 if along[world, axis] > 0 else -1
+        remaining[world, :] = -1
+        remaining[:, axis] = -1
+    return axes, signs

@@ -1,0 +1,147 @@
+"""TIFF: single pictures for ``natural.py``, and 3-D stacks whose spacing stands in a side-car file (method 1.3).
+
+The side-car of ``case_0000.tif`` is ``case.json``, of a label ``case.tif`` it is ``case.json``:
+``{"spacing": [z, y, x]}`` in any unit the whole dataset shares.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from segwright.core.errors import DatasetError
+from segwright.core.files import atomic_path, read_json, write_json
+from segwright.core.geometry import Geometry
+from segwright.images.image import Stored
+from segwright.images.itk import read_itk
+from segwright.images.limits import LZW_RATIO, require_file, require_plausible, require_spacing
+
+log = logging.getLogger(__name__)
+
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def header_stack(path: Path) -> tuple[Geometry, str]:
+    """Grid and stored type of a stack.
+
+    Raises:
+        DatasetError: unreadable, a picture in colours, or a bad side-car file.
+    """
+    shape, axes, dtype = tiff_shape(path)
+    if "S" in axes or len(shape) not in (2, 3):
+        text = " x ".join(map(str, shape))
+        raise DatasetError(f"{path}: is no grey 3-D stack but {text} ({axes}); save one grey stack a channel")
+    shape_zyx = (1, *shape) if len(shape) == 2 else shape
+    spacing = _read_spacing(path)
+    geometry = Geometry((shape_zyx[0], shape_zyx[1], shape_zyx[2]), spacing, (0.0, 0.0, 0.0), _IDENTITY)
+    return geometry, dtype
+
+
+def read_stack(path: Path, dtype: type | None = None) -> Stored:
+    """Read a stack as (1, z, y, x).
+
+    Raises:
+        DatasetError: unreadable, truncated, or not a grey stack.
+    """
+    geometry, stored_dtype = header_stack(path)
+    values = read_tiff(path)
+    return Stored(np.ascontiguousarray(values.reshape(1, *geometry.shape_zyx), dtype=dtype), geometry, stored_dtype)
+
+
+def write_stack(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
+    """Write a stack and its side-car with the spacing."""
+    write_tiff(path, array_zyx)
+    write_json(sidecar_for(path), {"spacing": list(geometry.spacing_zyx)})
+
+
+def sidecar_for(path: Path) -> Path:
+    """Where the spacing of a file stands: the case's name without channel suffix, in the same folder."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.name[: -len(path.suffix)]) + ".json")
+
+
+def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
+    """Shape, axis letters (Y, X, S for colours, others for slices) and numpy type of a TIFF; no pixels are read.
+
+    Raises:
+        DatasetError: no TIFF, or a header that claims more than the file can hold.
+    """
+    require_file(path)
+    with _open(path) as tiff:
+        if not tiff.series:
+            raise DatasetError(f"{path}: holds no image; copy it again")
+        series = tiff.series[0]
+        shape, axes, dtype = tuple(int(n) for n in series.shape), str(series.axes), series.dtype
+        compressed = series.keyframe.compression != tifffile.COMPRESSION.NONE
+    if dtype is None or np.dtype(dtype).kind not in "uif":
+        raise DatasetError(f"{path}: pixels of the type `{dtype}` cannot be used; save it as integers or floats")
+    require_plausible(path, shape, np.dtype(dtype).itemsize, LZW_RATIO if compressed else 1)
+    return shape, axes, np.dtype(dtype).newbyteorder("=").name
+
+
+def read_tiff(path: Path) -> npt.NDArray[Any]:
+    """The values of the first series, in native byte order.
+
+    Raises:
+        DatasetError: truncated, damaged, or compressed in a way neither tifffile nor ITK knows.
+    """
+    with _open(path) as tiff:
+        shape, axes = tuple(int(n) for n in tiff.series[0].shape), str(tiff.series[0].axes)
+        try:
+            values = tiff.series[0].asarray()
+        except (ValueError, OSError, RuntimeError, IndexError, EOFError, AttributeError) as error:
+            if "imagecodecs" not in str(error):
+                raise _damaged(path, error) from error
+            planes_czyx = read_itk(path).array_czyx
+            values = np.moveaxis(planes_czyx[:, 0], 0, axes.index("S")) if "S" in axes else planes_czyx[0]
+    if values.size != int(np.prod(shape)):
+        raise DatasetError(f"{path}: the file is truncated; copy it again from its source")
+    return np.asarray(values).reshape(shape).astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a picture (y, x) or a stack (z, y, x), losslessly compressed, without a date in the header."""
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.ascontiguousarray(array),
+            photometric="minisblack",
+            compression="zlib",
+            metadata={"axes": "ZYX"[-array.ndim :]},
+            software=False,
+            datetime=None,
+        )
+
+
+def _open(path: Path) -> Any:
+    try:
+        return tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, ValueError, OSError, IndexError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path}: cannot be read as TIFF ({error}); it is truncated or damaged, copy it again")
+
+
+def _read_spacing(path: Path) -> tuple[float, float, float]:
+    """Spacing of the side-car; (1, 1, 1) with a warning if there is none (method 1.3)."""
+    sidecar = sidecar_for(path)
+    if not sidecar.is_file():
+        log.warning("%s: there is no %s with the voxel spacing; (1, 1, 1) is assumed", path, sidecar.name)
+        return (1.0, 1.0, 1.0)
+    content = read_json(sidecar)
+    spacing = content.get("spacing") if isinstance(content, dict) else None
+    if (
+        not isinstance(spacing, list)
+        or len(spacing) != 3
+        or not all(isinstance(edge, (int, float)) for edge in spacing)
+    ):
+        raise DatasetError(f'{sidecar}: must hold {{"spacing": [z, y, x]}}')
+    require_spacing(sidecar, spacing)
+    return (float(spacing[0]), float(spacing[1]), float(spacing[2]))

@@ -1,0 +1,157 @@
+"""Foreground intensities: counted per case, mixed over cases so that every case weighs the same.
+
+nnU-Net v2 draws the same number of foreground voxels with replacement from every case and pools them (method 2.2).
+Here the limit of infinitely many draws is computed instead: the mixture of the cases' empirical distributions, each
+with weight 1/(number of cases with foreground). Mean and standard deviation of the mixture are exact.
+
+Percentiles: every voxel j (ascending) has weight w_j and stands at
+
+    t_j = (w_1 + ... + w_j - w_j / 2 - w_1 / 2) / (1 - w_1 / 2 - w_n / 2),
+
+so the smallest is at 0 and the largest at 1; between voxels the value is interpolated linearly. With equal weights
+(one case, or cases with equally many foreground voxels) t_j = (j - 1) / (n - 1), which is numpy's ``linear`` method.
+Voxels of equal value share the mean of their weights, which moves a percentile by less than one voxel's weight.
+
+Sketch: a channel of a case with more than 65536 different foreground values (a float image) keeps 16384 groups of
+neighbouring voxels: voxel of rank q in (0, 1) goes to group floor(16384 / pi * arccos(1 - 2 q)), which makes groups
+small at both ends: they hold 1.4e-5 of the voxels at the percentiles 0.5 and 99.5 and 1e-4 at the median. A group is
+its mean and its size, and enters percentiles as one point at its middle. Moments, minimum and maximum stay exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segwright.core.plans import IntensityStatistics
+from segwright.inspection.records import Intensities
+
+EXACT_VALUES = 65_536
+SKETCH_GROUPS = 16_384
+MIXED_VALUES = 1 << 22  # most values a mixture keeps (about 100 MB); beyond, it becomes a sketch of 1/16 of that
+_DENSE_RANGE = 1 << 22  # widest integer range that is counted in one array
+
+
+@dataclass(frozen=True)
+class ValueCounts:
+    """Foreground voxels of one channel of one case: values (k,) float32 ascending, counts (k,) int64, and moments."""
+
+    values: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    summary: Intensities
+
+
+def count_values(voxels: NDArray[np.float32]) -> ValueCounts:
+    """Count the values of finite foreground voxels, shape (n,); whole numbers without sorting."""
+    if voxels.size == 0:
+        return ValueCounts(voxels, np.zeros(0, np.int64), Intensities(0, 0.0, 0.0, 0.0, 0.0))
+    low, high = float(voxels.min()), float(voxels.max())
+    if high - low < _DENSE_RANGE and (np.rint(voxels) == voxels).all():
+        dense = np.bincount(voxels.astype(np.int64) - int(low))
+        offsets = np.flatnonzero(dense)
+        values, counts = (offsets + int(low)).astype(np.float32), dense[offsets]
+    else:
+        values, counts = np.unique(voxels, return_counts=True)
+    mean = float(np.average(values.astype(np.float64), weights=counts))
+    variance = float(np.average((values - mean) ** 2, weights=counts))
+    sketched = values.size > EXACT_VALUES
+    if sketched:
+        means, sizes = _sketch(values.astype(np.float64), counts.astype(np.float64), SKETCH_GROUPS)
+        values, counts = means.astype(np.float32), np.rint(sizes).astype(np.int64)
+    return ValueCounts(values, counts, Intensities(int(voxels.size), mean, variance, low, high, sketched))
+
+
+def mix(cases: Iterable[ValueCounts]) -> IntensityStatistics | None:
+    """Statistics of the mixture in which every case with foreground weighs the same; None without any foreground.
+
+    Holds one case at a time and the mixture. The order of the cases only changes rounding.
+    """
+    mixture = _Mixture()
+    means, variances, lows, highs = [], [], [], []
+    for case in cases:
+        summary = case.summary
+        if summary.voxels == 0:
+            continue
+        mixture.add(case)
+        means.append(summary.mean)
+        variances.append(summary.variance)
+        lows.append(summary.minimum)
+        highs.append(summary.maximum)
+    if not means:
+        return None
+    mean = float(np.mean(means))
+    variance = float(np.mean(variances) + np.mean((np.array(means) - mean) ** 2))
+    values, weights, samples = mixture.result()
+    low, median, high = weighted_percentiles(values, weights, samples, (0.5, 50.0, 99.5))
+    return IntensityStatistics(mean, median, variance**0.5, min(lows), max(highs), low, high)
+
+
+def weighted_percentiles(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    percentages: Iterable[float],
+) -> tuple[float, ...]:
+    """Percentiles of weighted values, as defined at the top of this file, to nine significant digits.
+
+    Args:
+        values: (k,) ascending, different.
+        weights: (k,) total weight of each value, positive.
+        samples: (k,) how many voxels share that weight (one for a group of a sketch).
+    """
+    total = float(weights.sum())
+    each = weights / samples
+    ends = np.cumsum(weights)
+    scale = total - each[0] / 2 - each[-1] / 2
+    if scale <= 0:  # a single voxel
+        return tuple(float(values[0]) for _ in percentages)
+    first = (ends - weights + each / 2 - each[0] / 2) / scale
+    last = (ends - each / 2 - each[0] / 2) / scale
+    positions = np.stack([first, last], axis=1).ravel()
+    found = np.interp([percentage / 100 for percentage in percentages], positions, np.repeat(values, 2))
+    return tuple(float(f"{value:.9g}") for value in found)  # float32 holds seven; rounding of the sums ends here
+
+
+class _Mixture:
+    """Values with their total weight and number of voxels over the cases added so far."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+        self._pending = 0
+
+    def add(self, case: ValueCounts) -> None:
+        weights = case.counts / case.summary.voxels
+        samples = np.ones(case.counts.size) if case.summary.sketched else case.counts.astype(np.float64)
+        self._parts.append((case.values.astype(np.float64), weights, samples))
+        self._pending += case.values.size
+        if self._pending > MIXED_VALUES:
+            self._merge()
+
+    def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        self._merge()
+        return self._parts[0]
+
+    def _merge(self) -> None:
+        values, weights, samples = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        distinct, index = np.unique(values, return_inverse=True)
+        weights, samples = np.bincount(index, weights), np.bincount(index, samples)
+        if distinct.size > MIXED_VALUES // 2:
+            distinct, weights = _sketch(distinct, weights, MIXED_VALUES // 16)
+            samples = np.ones(distinct.size)
+        self._parts = [(distinct, weights, samples)]
+        self._pending = distinct.size
+
+
+def _sketch(
+    values: NDArray[np.float64], weights: NDArray[np.float64], groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and weights of groups of neighbouring values; see the top of this file for the group of a rank."""
+    ends = np.cumsum(weights)
+    ranks = (ends - weights / 2) / ends[-1]
+    group = np.minimum((np.arccos(1 - 2 * ranks) * (groups / np.pi)).astype(np.int64), groups - 1)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    sizes = np.add.reduceat(weights, starts)
+    return np.add.reduceat(values * weights, starts) / sizes, sizes

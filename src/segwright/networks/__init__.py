@@ -1,0 +1,1 @@
+"""U-Nets by name: architecture numbers in, a torch module out (method 7)."""

@@ -1,0 +1,1 @@
+"""From out-of-fold predictions to the model that is used: ensembles, the best candidate, postprocessing."""

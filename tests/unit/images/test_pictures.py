@@ -1,0 +1,184 @@
+"""PNG, BMP, 2-D TIFF and 3-D TIFF with side-car."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+
+from segwright.core.errors import DatasetError
+from segwright.core.geometry import Geometry
+from segwright.images.readers import choose_reader, read_header, read_image, read_label, write_image, write_label
+
+READER = "NaturalImage2DIO"
+PICTURE = Geometry((1, 5, 6), (999.0, 1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), 2)
+STACK = Geometry((4, 5, 6), (50.0, 4.6, 4.6), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
+def png(path: Path, samples: np.ndarray, bits: int, colour_type: int, palette: bytes = b"") -> Path:
+    """A PNG file written by hand, for kinds that ITK does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows, columns = samples.shape[:2]
+    lines = b"".join(b"\0" + packed(row, bits) for row in samples)
+    head = struct.pack(">IIBBBBB", columns, rows, bits, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", head) + (chunk(b"PLTE", palette) if palette else b"") + chunk(b"IDAT", zlib.compress(lines))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b""))
+    return path
+
+
+def packed(row: np.ndarray, bits: int) -> bytes:
+    if bits == 16:
+        return row.astype(">u2").tobytes()
+    if bits == 8:
+        return row.astype(np.uint8).tobytes()
+    digits = "".join(f"{value:0{bits}b}" for value in row.ravel())
+    return int(digits.ljust(-(-len(digits) // 8) * 8, "0"), 2).to_bytes(-(-len(digits) // 8), "big")
+
+
+def indices() -> np.ndarray:
+    return np.arange(30).reshape(5, 6) % 4
+
+
+@pytest.mark.parametrize(("bits", "colour_type", "channels"), [(8, 0, 1), (16, 0, 1), (8, 2, 3), (16, 2, 3), (8, 6, 4)])
+def test_png_kinds(tmp_path: Path, bits: int, colour_type: int, channels: int) -> None:
+    samples = np.random.default_rng(1).integers(0, 2**bits, (5, 6, channels))
+    path = png(tmp_path / "case_0000.png", samples, bits, colour_type)
+    image = read_image([path], READER)
+    assert (image.geometry, image.stored_dtype) == (PICTURE, f"uint{bits}")
+    np.testing.assert_array_equal(image.array_czyx[:, 0], np.moveaxis(samples, -1, 0))
+    assert read_header(path, READER) == (PICTURE, f"uint{bits}")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_label_pngs_of_few_bits_hold_their_numbers(tmp_path: Path, bits: int) -> None:
+    samples = indices() % 2**bits
+    label = read_label(png(tmp_path / "case.png", samples, bits, 0), READER)
+    np.testing.assert_array_equal(label.array_zyx[0], samples)
+
+
+def test_palette_labels_are_the_stored_indices(tmp_path: Path) -> None:
+    palette = bytes([0, 0, 0, 0, 0, 255, 200, 10, 10, 0, 255, 0])
+    label = read_label(png(tmp_path / "case.png", indices(), 8, 3, palette), READER)
+    assert label.array_zyx.dtype == np.uint8
+    np.testing.assert_array_equal(label.array_zyx[0], indices())
+    image = read_image([png(tmp_path / "image_0000.png", indices(), 8, 3, palette)], READER)
+    assert image.array_czyx[:, 0, 0, 2].tolist() == [200, 10, 10]
+
+
+def test_a_palette_with_equal_colours_is_refused(tmp_path: Path) -> None:
+    palette = bytes([0, 0, 0, 9, 9, 9, 9, 9, 9, 1, 1, 1])
+    with pytest.raises(DatasetError, match=r"case\.png: the palette gives several labels the same colour"):
+        read_label(png(tmp_path / "case.png", indices(), 8, 3, palette), READER)
+
+
+def test_grey_saved_as_rgb_is_a_label_map_and_colours_are_not(tmp_path: Path) -> None:
+    grey = np.repeat(indices()[..., None], 3, axis=2)
+    label = read_label(png(tmp_path / "grey.png", grey, 8, 2), READER)
+    np.testing.assert_array_equal(label.array_zyx[0], indices())
+    grey[0, 0, 1] = 77
+    with pytest.raises(DatasetError, match=r"colour\.png.*3 different channels"):
+        read_label(png(tmp_path / "colour.png", grey, 8, 2), READER)
+
+
+def test_a_huge_png_claim_is_refused(tmp_path: Path) -> None:
+    path = png(tmp_path / "huge.png", indices(), 8, 0)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 900_000, 900_000)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"huge\.png.*8\.1e\+11"):
+        read_image([path], READER)
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif"])
+def test_labels_are_written_as_grey_8_bit_pictures(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"case{ending}"
+    write_label(path, indices()[None].astype(np.int16), PICTURE, READER)
+    written = sitk.ReadImage(str(path))
+    assert (written.GetSize(), written.GetPixelIDTypeAsString()) == ((6, 5), "8-bit unsigned integer")
+    label = read_label(path, READER)
+    assert (label.geometry, label.stored_dtype) == (PICTURE, "uint8")
+    np.testing.assert_array_equal(label.array_zyx[0], indices())
+
+
+def test_values_a_picture_cannot_hold_are_refused(tmp_path: Path) -> None:
+    for wrong in (np.full((1, 5, 6), 0.5, np.float32), np.full((1, 5, 6), -1), np.full((1, 5, 6), 70000)):
+        with pytest.raises(DatasetError, match=r"case\.png: values"):
+            write_image(tmp_path / "case.png", wrong, PICTURE, READER)
+    with pytest.raises(DatasetError, match="one slice, not 4"):
+        write_label(tmp_path / "case.png", np.zeros((4, 5, 6), np.uint8), STACK, READER)
+
+
+def test_real_pictures_equal_itks_view(shared_data: Path) -> None:
+    path = sorted((shared_data / "nuclei2d_rgb").rglob("imagesTr/*.png"))[0]
+    image = read_image([path], READER)
+    assert image.array_czyx.shape == (3, 1, 256, 320)
+    np.testing.assert_array_equal(
+        image.array_czyx[:, 0], np.moveaxis(sitk.GetArrayFromImage(sitk.ReadImage(path)), -1, 0)
+    )
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiff_pictures_grey_and_colour(tmp_path: Path, compression: str | None, kind: type) -> None:
+    colours = np.random.default_rng(0).integers(0, 200, (5, 6, 3)).astype(kind)
+    tifffile.imwrite(tmp_path / "rgb_0000.tif", colours, photometric="rgb", compression=compression)
+    tifffile.imwrite(tmp_path / "grey_0000.tif", colours[..., 0], photometric="minisblack", compression=compression)
+    assert choose_reader(".tif", tmp_path / "rgb_0000.tif") == READER
+    image = read_image([tmp_path / "rgb_0000.tif"], READER)
+    np.testing.assert_array_equal(image.array_czyx[:, 0], np.moveaxis(colours, -1, 0).astype(np.float32))
+    grey = read_image([tmp_path / "grey_0000.tif"], READER)
+    assert (grey.geometry, grey.stored_dtype) == (PICTURE, np.dtype(kind).name)
+    np.testing.assert_array_equal(grey.array_czyx[0, 0], colours[..., 0].astype(np.float32))
+
+
+def test_lzw_tiffs_are_read_whether_tifffile_can_or_not(tmp_path: Path) -> None:
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "lzw_0000.tif"))
+    writer.SetUseCompression(True)
+    writer.SetCompressor("LZW")
+    writer.Execute(sitk.GetImageFromArray(indices().astype(np.uint8)))
+    assert tifffile.TiffFile(tmp_path / "lzw_0000.tif").pages[0].compression == tifffile.COMPRESSION.LZW
+    np.testing.assert_array_equal(read_image([tmp_path / "lzw_0000.tif"], READER).array_czyx[0, 0], indices())
+
+
+def test_stacks_take_their_spacing_from_the_sidecar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    array = np.arange(120, dtype=np.uint16).reshape(4, 5, 6)
+    path = tmp_path / "case_0000.tif"
+    write_image(path, array, STACK, "Tiff3DIO")
+    assert json.loads((tmp_path / "case.json").read_text()) == {"spacing": [50.0, 4.6, 4.6]}
+    image = read_image([path], "Tiff3DIO")
+    assert image.geometry == STACK
+    np.testing.assert_array_equal(image.array_czyx[0], array)
+    (tmp_path / "case.json").unlink()
+    assert read_header(path, "Tiff3DIO")[0].spacing_zyx == (1.0, 1.0, 1.0)
+    assert "no case.json" in caplog.text
+    (tmp_path / "case.json").write_text('{"spacing": [1, 0, 1]}')
+    with pytest.raises(DatasetError, match=r"case\.json: the voxel spacing"):
+        read_header(path, "Tiff3DIO")
+
+
+def test_written_stack_labels_have_a_sidecar_too(tmp_path: Path) -> None:
+    write_label(tmp_path / "case.tif", np.ones((4, 5, 6), np.uint8), STACK, "Tiff3DIO")
+    assert read_label(tmp_path / "case.tif", "Tiff3DIO").geometry == STACK
+    one_slice = Geometry((1, 5, 6), STACK.spacing_zyx, STACK.origin_xyz, STACK.direction_xyz)
+    write_label(tmp_path / "thin.tif", np.ones((1, 5, 6), np.uint8), one_slice, "Tiff3DIO")
+    assert read_label(tmp_path / "thin.tif", "Tiff3DIO").geometry == one_slice
+
+
+def test_real_stacks(shared_data: Path) -> None:
+    folder = shared_data / "em_vnc" / "Dataset107_EMvnc"
+    path = folder / "imagesTr" / "vnc_ne_0000.tif"
+    assert choose_reader(".tif", path) == "Tiff3DIO"
+    geometry, dtype = read_header(path, "Tiff3DIO")
+    assert (geometry.shape_zyx, geometry.spacing_zyx, dtype) == ((20, 512, 512), (50.0, 4.6, 4.6), "uint8")
+    label = read_label(folder / "labelsTr" / "vnc_ne.tif", "Tiff3DIO")
+    assert label.geometry == geometry and set(np.unique(label.array_zyx)) == {0, 1, 2, 3, 4}

@@ -1,0 +1,353 @@
+"""Reading and writing every family of files, and what damaged ones say."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segwright.core.errors import DatasetError
+from segwright.core.geometry import Geometry
+from segwright.images.readers import (
+    choose_reader,
+    known_endings,
+    read_channels,
+    read_header,
+    read_image,
+    read_label,
+    write_image,
+    write_label,
+)
+
+TILTED = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+GRID = Geometry((4, 5, 6), (2.5, 0.75, 0.5), (-12.25, 30.5, 7.0), TILTED)
+FLAT = Geometry((1, 5, 6), (999.0 * 0.75, 0.75, 0.5), (1.5, 2.5), (1.0, 0.0, 0.0, 1.0), 2)
+
+
+def some_image(shape: tuple[int, ...] = (4, 5, 6), kind: type = np.int16) -> np.ndarray:
+    return (np.random.default_rng(3).normal(size=shape) * 300).astype(kind)
+
+
+@pytest.mark.parametrize(
+    ("ending", "override", "expected"),
+    [
+        (".nii.gz", None, "SimpleITKIO"),
+        (".NRRD", None, "SimpleITKIO"),
+        (".mha", "None", "SimpleITKIO"),
+        (".gipl", None, "SimpleITKIO"),
+        (".nii", None, "NibabelIO"),
+        (".nii.gz", "NibabelIOWithReorient", "NibabelIOWithReorient"),
+        (".png", None, "NaturalImage2DIO"),
+        (".bmp", None, "NaturalImage2DIO"),
+        (".tiff", None, "Tiff3DIO"),
+    ],
+)
+def test_the_reader_follows_v2s_order(ending: str, override: str | None, expected: str) -> None:
+    assert choose_reader(ending, override=override) == expected
+
+
+def test_a_tiff_example_decides_between_pictures_and_stacks(tmp_path: Path) -> None:
+    write_image(tmp_path / "flat_0000.tif", some_image((1, 5, 6)), FLAT, "NaturalImage2DIO")
+    write_image(tmp_path / "deep_0000.tif", some_image(), GRID, "Tiff3DIO")
+    assert choose_reader(".tif", tmp_path / "flat_0000.tif") == "NaturalImage2DIO"
+    assert choose_reader(".tif", tmp_path / "deep_0000.tif") == "Tiff3DIO"
+
+
+def test_unknown_endings_and_readers_are_refused_with_what_is_known() -> None:
+    with pytest.raises(DatasetError, match=r"\.jpg.*\.nii\.gz"):
+        choose_reader(".jpg")
+    with pytest.raises(DatasetError, match="MyReader.*SimpleITKIO"):
+        choose_reader(".png", override="MyReader")
+    with pytest.raises(DatasetError, match="SimpleITKIO cannot read .png"):
+        choose_reader(".png", override="SimpleITKIO")
+    assert set(known_endings()) == {".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff"}
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".nii"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_values_type_and_geometry_survive_a_round_trip(tmp_path: Path, ending: str, kind: type) -> None:
+    path = tmp_path / f"case_0000{ending}"
+    reader = choose_reader(ending)
+    array_zyx = np.abs(some_image(kind=np.float64)).astype(kind)
+    write_image(path, array_zyx, GRID, reader)
+    image = read_image([path], reader)
+    assert image.array_czyx.dtype == np.float32
+    np.testing.assert_array_equal(image.array_czyx[0], array_zyx.astype(np.float32))
+    assert image.geometry == GRID
+    assert image.stored_dtype == np.dtype(kind).name
+    assert read_header(path, reader) == (GRID, np.dtype(kind).name)
+
+
+def test_gipl_keeps_values_spacing_and_origin(tmp_path: Path) -> None:
+    write_image(tmp_path / "case_0000.gipl", some_image(), GRID, "SimpleITKIO")
+    image = read_image([tmp_path / "case_0000.gipl"], "SimpleITKIO")
+    np.testing.assert_array_equal(image.array_czyx[0], some_image())
+    assert (image.geometry.spacing_zyx, image.geometry.origin_xyz) == (GRID.spacing_zyx, GRID.origin_xyz)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
+    spacing=st.tuples(*[st.floats(0.01, 20)] * 3),
+    origin=st.tuples(*[st.floats(-1000, 1000)] * 3),
+    ending=st.sampled_from([".nii.gz", ".nrrd", ".mha"]),
+)
+def test_a_label_map_gets_its_images_oblique_geometry(tmp_path_factory, angles, spacing, origin, ending) -> None:
+    folder = tmp_path_factory.mktemp("oblique")
+    rotation = sitk.Euler3DTransform((0, 0, 0), *angles).GetMatrix()
+    grid = Geometry((3, 4, 5), spacing, origin, rotation)
+    write_image(folder / f"image{ending}", some_image((3, 4, 5)), grid, "SimpleITKIO")
+    stored = read_header(folder / f"image{ending}", "SimpleITKIO")[0]
+    write_label(folder / f"label{ending}", np.ones((3, 4, 5), np.uint8), stored, "SimpleITKIO")
+    label = read_label(folder / f"label{ending}", "SimpleITKIO").geometry
+    # the formats' own precision: NIfTI holds float32
+    for wanted, seen, rtol in ((grid, stored, 1e-6), (stored, label, 1e-6)):
+        np.testing.assert_allclose(seen.spacing_zyx, wanted.spacing_zyx, rtol=rtol)
+        np.testing.assert_allclose(seen.origin_xyz, wanted.origin_xyz, rtol=rtol, atol=1e-6)
+        np.testing.assert_allclose(seen.direction_xyz, wanted.direction_xyz, atol=1e-6)
+
+
+def test_labels_of_real_images_keep_the_exact_geometry(shared_data: Path, tmp_path: Path) -> None:
+    images = sorted((shared_data / "hippocampus_mixed" / "Dataset113_HippocampusMixed" / "imagesTr").iterdir())
+    assert len(images) == 16
+    for path in images:
+        geometry = read_header(path, "SimpleITKIO")[0]
+        write_label(tmp_path / "label.nii.gz", np.zeros(geometry.shape_zyx, np.uint8), geometry, "SimpleITKIO")
+        assert read_header(tmp_path / "label.nii.gz", "SimpleITKIO")[0] == geometry, path.name
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_two_dimensional_medical_images_become_one_slice(tmp_path: Path, ending: str) -> None:
+    write_image(tmp_path / f"flat{ending}", some_image((1, 5, 6)), FLAT, "SimpleITKIO")
+    image = read_image([tmp_path / f"flat{ending}"], "SimpleITKIO")
+    assert image.geometry == FLAT  # slice spacing 999 x 0.75: method 1.3
+    assert sitk.ReadImage(str(tmp_path / f"flat{ending}")).GetDimension() == 2
+    np.testing.assert_array_equal(image.array_czyx[0], some_image((1, 5, 6)))
+
+
+def test_one_slice_of_a_volume_stays_three_dimensional(tmp_path: Path) -> None:
+    grid = Geometry((1, 5, 6), (3.0, 1.0, 1.0), (0.0, 0.0, 9.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    write_label(tmp_path / "thin.nii.gz", np.ones((1, 5, 6), np.uint8), grid, "SimpleITKIO")
+    assert read_label(tmp_path / "thin.nii.gz", "SimpleITKIO").geometry == grid
+
+
+def test_label_bytes_are_the_same_every_time(tmp_path: Path) -> None:
+    label = (some_image() > 0).astype(np.uint8)
+    for ending, reader in ((".nii.gz", "SimpleITKIO"), (".nrrd", "SimpleITKIO"), (".tif", "Tiff3DIO")):
+        for name in "ab":
+            write_label(tmp_path / f"{name}{ending}", label, GRID, reader)
+        assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+    assert not list(tmp_path.glob(".part*"))
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(254, "uint8"), (255, "uint16"), (300, "uint16")])
+def test_written_label_type_depends_on_the_highest_label(tmp_path: Path, highest: int, expected: str) -> None:
+    label = np.zeros((4, 5, 6), np.int32)
+    label[1, 2, 3] = highest
+    write_label(tmp_path / "label.nii.gz", label, GRID, "SimpleITKIO")
+    read = read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
+    assert read.stored_dtype == expected
+    np.testing.assert_array_equal(read.array_zyx, label)
+
+
+def test_labels_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    for wrong in (np.full((4, 5, 6), -1), np.full((4, 5, 6), 70000), np.zeros((4, 5, 6), np.float32)):
+        with pytest.raises(DatasetError, match="whole numbers from 0 to 65535"):
+            write_label(tmp_path / "label.nii.gz", wrong, GRID, "SimpleITKIO")
+    with pytest.raises(DatasetError, match="does not fit the grid"):
+        write_label(tmp_path / "label.nii.gz", np.zeros((4, 5, 7), np.uint8), GRID, "SimpleITKIO")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 2], np.uint8),
+        ([0, 255], np.uint8),
+        ([0, 256], np.int16),
+        ([-1, 3], np.int16),
+        ([0, 40000], np.int32),
+    ],
+)
+def test_label_maps_get_the_smallest_integer_type(tmp_path: Path, values: list[int], expected: type) -> None:
+    array = np.resize(np.array(values), (4, 5, 6))
+    for stored in (np.float32, np.int32):
+        write_image(tmp_path / "label.nii.gz", array.astype(stored), GRID, "SimpleITKIO")
+        label = read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
+        assert label.array_zyx.dtype == expected
+        assert label.stored_dtype == np.dtype(stored).name
+        np.testing.assert_array_equal(label.array_zyx, array)
+
+
+@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])
+def test_label_values_must_be_whole_numbers(tmp_path: Path, wrong: float) -> None:
+    array = np.ones((4, 5, 6), np.float32)
+    array[0, 0, :2] = wrong
+    write_image(tmp_path / "label.nii.gz", array, GRID, "SimpleITKIO")
+    with pytest.raises(DatasetError, match=r"label\.nii\.gz: label values must be whole numbers but 2 voxels"):
+        read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
+
+
+def test_channels_are_stacked_and_their_grids_compared(tmp_path: Path) -> None:
+    files = [tmp_path / f"case_000{channel}.nii.gz" for channel in range(2)]
+    write_image(files[0], some_image(), GRID, "SimpleITKIO")
+    write_image(files[1], some_image(kind=np.float32), GRID, "SimpleITKIO")
+    image = read_image(files, "SimpleITKIO")
+    assert (image.array_czyx.shape, image.stored_dtype) == ((2, 4, 5, 6), "mixed")
+    other = Geometry((4, 5, 6), (2.0, 0.75, 0.5), GRID.origin_xyz, TILTED)
+    write_image(files[1], some_image(), other, "SimpleITKIO")
+    with pytest.raises(DatasetError, match=r"case_0001\.nii\.gz: its grid differs.*spacing"):
+        read_image(files, "SimpleITKIO")
+    assert [one.geometry for one in read_channels(files, "SimpleITKIO")] == [GRID, other]
+
+
+def test_the_fourth_axis_of_a_single_file_is_its_channels(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "broken/Dataset907_image_4d/imagesTr/hippocampus_092_0000.nii.gz"
+    image = read_image([path], "SimpleITKIO")
+    whole = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(image.array_czyx, sitk.GetArrayFromImage(whole))
+    assert image.geometry.shape_zyx == (28, 49, 38) and image.geometry.origin_xyz == whole.GetOrigin()[:3]
+    with pytest.raises(DatasetError, match="092_0000.*2 channels"):
+        read_image([path, path], "SimpleITKIO")
+    with pytest.raises(DatasetError, match="092_0000.*one value a voxel"):
+        read_label(path, "SimpleITKIO")
+
+
+def test_reorientation_to_ras_only_moves_voxels(tmp_path: Path) -> None:
+    array = some_image()
+    write_image(tmp_path / "case.nii.gz", array, GRID, "NibabelIO")
+    turned = read_image([tmp_path / "case.nii.gz"], "NibabelIOWithReorient")
+    # GRID: stored x runs along -y of LPS (anterior), stored y along -x (right): x and y change places, no flips
+    np.testing.assert_array_equal(turned.array_czyx[0], array.transpose(0, 2, 1))
+    assert turned.geometry.direction_xyz == (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+    assert turned.geometry.spacing_zyx == (2.5, 0.5, 0.75)
+    itk = sitk.DICOMOrient(sitk.ReadImage(str(tmp_path / "case.nii.gz")), "RAS")
+    assert read_header(tmp_path / "case.nii.gz", "NibabelIOWithReorient")[0] == turned.geometry
+    np.testing.assert_allclose(turned.geometry.origin_xyz, itk.GetOrigin())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk), turned.array_czyx[0])
+
+
+def test_real_images_reorient_as_itk_does(shared_data: Path) -> None:
+    for path in sorted((shared_data / "hippocampus_mixed").rglob("imagesTr/*"))[:6]:
+        turned = read_image([path], "NibabelIOWithReorient")
+        itk = sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS")
+        np.testing.assert_array_equal(turned.array_czyx[0], sitk.GetArrayFromImage(itk))
+        np.testing.assert_allclose(turned.geometry.origin_xyz, itk.GetOrigin(), atol=1e-5)
+
+
+def patched_nifti(path: Path, **fields: tuple[int, str, tuple[float, ...]]) -> None:
+    """Write a NIfTI file whose header fields (offset, struct code, values) are overwritten."""
+    plain = path.with_name("plain.nii")
+    write_image(plain, some_image(), GRID, "NibabelIO")
+    content = bytearray(plain.read_bytes())
+    plain.unlink()
+    for offset, code, values in fields.values():
+        struct.pack_into("<" + code, content, offset, *values)
+    path.write_bytes(gzip.compress(bytes(content)) if path.name.endswith(".gz") else bytes(content))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_claims_too_much_allocates_nothing(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"huge{ending}"
+    patched_nifti(path, dim=(40, "8h", (3, 10000, 10000, 10000, 1, 1, 1, 1)))
+    for read in (read_header, lambda file, reader: read_image([file], reader), read_label):
+        with pytest.raises(DatasetError, match=r"huge.*1e\+12 values"):
+            read(path, "NibabelIO")
+    patched_nifti(path, dim=(40, "8h", (3, 600, 700, 800, 1, 1, 1, 1)))
+    with pytest.raises(DatasetError, match=r"huge.*only \d+ bytes"):
+        read_image([path], "NibabelIO")
+
+
+@pytest.mark.parametrize("shear", [1e-4, 1e-2, 0.2])
+def test_sheared_axes_become_the_nearest_right_angled_ones(tmp_path: Path, shear: float) -> None:
+    path = tmp_path / "sheared.nii.gz"
+    rows = (0.5, shear, 0.0, 1.0, 0.0, 0.75, 0.0, 2.0, 0.0, 0.0, 2.5, 3.0)
+    patched_nifti(path, codes=(252, "2h", (0, 1)), sform=(280, "12f", rows))
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(path))
+    image = read_image([path], "SimpleITKIO")
+    np.testing.assert_array_equal(image.array_czyx[0], some_image())
+    direction = np.reshape(image.geometry.direction_xyz, (3, 3))
+    np.testing.assert_allclose(direction @ direction.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(direction, np.diag([-1, -1, 1]), atol=shear)
+    np.testing.assert_allclose(image.geometry.origin_xyz, (-1, -2, 3))
+    write_label(tmp_path / "label.nii.gz", np.ones((4, 5, 6), np.uint8), image.geometry, "SimpleITKIO")
+    assert sitk.ReadImage(str(tmp_path / "label.nii.gz")).GetSize() == (6, 5, 4)
+
+
+def test_a_nifti_files_own_scaling_is_applied_as_itk_does(tmp_path: Path) -> None:
+    path = tmp_path / "scaled.nii.gz"
+    patched_nifti(path, scaling=(112, "2f", (0.37, -11.5)))
+    image = read_image([path], "SimpleITKIO")
+    np.testing.assert_array_equal(image.array_czyx[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    assert image.stored_dtype.startswith("float")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5, 0.97])
+def test_a_truncated_file_is_named_and_itk_says_nothing(tmp_path: Path, capfd, ending: str, keep: float) -> None:
+    flat = ending in (".png", ".bmp")
+    reader = "Tiff3DIO" if ending == ".tif" else choose_reader(ending)
+    whole, cut = tmp_path / f"whole{ending}", tmp_path / f"cut{ending}"
+    shape = (1, 40, 50) if flat else (10, 20, 30)
+    grid = Geometry(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    array = np.abs(some_image(shape)) % 256 if flat else some_image(shape)
+    write_image(whole, array, grid, reader)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(DatasetError, match=rf"cut\{ending}: "):
+        read_image([cut], reader)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_flipped_bits_in_compressed_files_are_found(tmp_path: Path, capfd) -> None:
+    for ending in (".nii.gz", ".nrrd", ".mha", ".png"):
+        flat = ending == ".png"
+        shape = (1, 40, 50) if flat else (10, 20, 30)
+        grid = Geometry(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+        path = tmp_path / f"flipped{ending}"
+        write_image(path, np.abs(some_image(shape)) % 256, grid, choose_reader(ending))
+        content = bytearray(path.read_bytes())
+        content[len(content) * 2 // 3] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=rf"flipped\{ending}: "):
+            read_image([path], choose_reader(ending))
+    assert capfd.readouterr().err == ""
+
+
+def test_the_truncated_real_file_is_named(shared_data: Path) -> None:
+    path = shared_data / "broken/Dataset904_truncated_gzip/imagesTr/hippocampus_035_0000.nii.gz"
+    with pytest.raises(DatasetError, match=r"hippocampus_035_0000\.nii\.gz: the compressed file is truncated"):
+        read_image([path], "SimpleITKIO")
+
+
+def test_pixels_in_another_file_are_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.mha", some_image(), GRID, "SimpleITKIO")
+    head, _, pixels = (tmp_path / "a.mha").read_bytes().partition(b"LOCAL\n")
+    (tmp_path / "pixels.zraw").write_bytes(pixels)
+    (tmp_path / "a.mha").write_bytes(head + b"pixels.zraw\n")
+    nrrd = b"NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: pixels.zraw\n\n"
+    (tmp_path / "b.nrrd").write_bytes(nrrd)
+    for name in ("a.mha", "b.nrrd"):
+        with pytest.raises(DatasetError, match=rf"{name}: no pixels in the file itself"):
+            read_image([tmp_path / name], "SimpleITKIO")
+
+
+def test_content_never_chooses_another_parser(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.nrrd", some_image(), GRID, "SimpleITKIO")
+    (tmp_path / "a.mha").write_bytes((tmp_path / "a.nrrd").read_bytes())
+    (tmp_path / "a.nii.gz").write_bytes((tmp_path / "a.nrrd").read_bytes())
+    for name in ("a.mha", "a.nii.gz"):
+        with pytest.raises(DatasetError, match=name):
+            read_image([tmp_path / name], "SimpleITKIO")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nothing\.nii\.gz: the file does not exist"):
+        read_image([tmp_path / "nothing.nii.gz"], "SimpleITKIO")

@@ -1,0 +1,356 @@
+# Paths, wildcards and input functions. Input functions are thin calls of segwright.experiment, which is tested without
+# Snakemake. Everything below a plan is requested through `checkpoints.plan.get()`; that is what makes unchanged content
+# re-run nothing (docs/architecture.md, decision 1).
+
+import sys
+from pathlib import Path
+
+try:
+    import segwright.experiment
+except ModuleNotFoundError:  # not installed: use the library of this checkout, as the scripts do
+    sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
+
+from segwright.core.errors import SegwrightError
+from segwright.core.files import file_digest, read_json
+from segwright.core.settings import to_plain
+from segwright.core.versions import STAGE_VERSION
+from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations
+
+try:
+    EXPERIMENT = Experiment.load(config)
+except SegwrightError as error:
+    raise WorkflowError(str(error))
+
+SETTINGS = EXPERIMENT.settings
+EXECUTION = SETTINGS.execution
+RESULTS = SETTINGS.results
+D = RESULTS + "/{dataset}/data"
+R = RESULTS + "/{dataset}/{pipeline}"
+LOGS = RESULTS + "/logs/{dataset}"
+BENCHMARKS = RESULTS + "/benchmarks/{dataset}"
+CPU_ONLY = EXECUTION.device == "cpu"
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9_.\-]+",
+    pipeline=r"(?!data/)[A-Za-z0-9_]+",
+    batch=r"batch_\d+",
+    configuration=r"[A-Za-z0-9_]+",
+    ensemble=r"[A-Za-z0-9_]+\+[A-Za-z0-9_]+",
+    fold=r"\d+|all",
+    data_id=r"[A-Za-z0-9_\-]+",
+
+
+# --- targets -----------------------------------------------------------------------------------------------------------
+
+
+def on_datasets(path):
+    """One path for every dataset."""
+    return expand(path, dataset=EXPERIMENT.datasets)
+
+
+def everywhere(path):
+    """One path for every dataset and pipeline."""
+    return expand(path, dataset=EXPERIMENT.datasets, pipeline=EXPERIMENT.pipelines)
+
+
+def final_predictions(wildcards):
+    """The final manifest of every dataset that has test images."""
+    with_tests = [name for name, dataset in EXPERIMENT.datasets.items() if dataset.test]
+    return expand(R + "/final/manifest.json", dataset=with_tests, pipeline=EXPERIMENT.pipelines)
+
+
+def trained_models(wildcards):
+    """Every model that any pipeline trains."""
+    return [
+        model
+        for dataset in EXPERIMENT.datasets
+        for pipeline in EXPERIMENT.pipelines
+        for configuration in plan_of(dataset, pipeline)
+        for model in fold_files(dataset, pipeline, configuration, "model.safetensors")
+    ]
+
+
+def preprocessed_indices(wildcards):
+    """The index of every store that any trained configuration reads."""
+    indices = set()
+    for dataset in EXPERIMENT.datasets:
+        for pipeline in EXPERIMENT.pipelines:
+            plan = plan_of(dataset, pipeline)
+            for configuration in plan:
+                if EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan):
+                    indices.add(index_of(dataset, plan[configuration].data_id))
+    return sorted(indices)
+
+
+# --- the plan and what it decides --------------------------------------------------------------------------------------
+
+
+def plan_of(dataset, pipeline):
+    """The planned configurations; asks for the plan first."""
+    return read_configurations(checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan)
+
+
+def slice_of(kind):
+    """Input function: the plan slice of `wildcards.configuration` that one kind of job reads."""
+
+    def path(wildcards):
+        plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
+        return f"{plan}/{wildcards.configuration}.{kind}.json"
+
+    return path
+
+
+def preprocess_slice(wildcards):
+    """Content of the preprocess slice with this data_id, from the first pipeline whose finished plan has it."""
+    waiting = None
+    for pipeline in EXPERIMENT.pipelines:
+        try:
+            folder = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=pipeline).output.plan
+        except IncompleteCheckpointException as incomplete:
+            waiting = waiting or incomplete
+            continue
+        for planned in read_configurations(folder).values():
+            if planned.data_id == wildcards.data_id:
+                return read_json(f"{folder}/{planned.name}.preprocess.json")
+    if waiting is not None:
+        raise waiting
+    raise WorkflowError(f"no plan of {wildcards.dataset} has the preprocessed data {wildcards.data_id}")
+
+
+def index_of(dataset, data_id):
+    return f"{RESULTS}/{dataset}/data/preprocessed/{data_id}/index.json"
+
+
+def own_index(wildcards):
+    """The store a configuration trains on."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    return index_of(wildcards.dataset, plan[wildcards.configuration].data_id)
+
+
+def next_stage_indices(wildcards):
+    """The stores of the configurations that build on this one, in plans order of their names."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    return [index_of(wildcards.dataset, plan[name].data_id) for name in next_stages(wildcards)]
+
+
+def next_stages(wildcards):
+    """Candidates' cascades that build on this configuration."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    return [
+        name
+        for name in plan[wildcards.configuration].next_stages
+        if name in plan and EXPERIMENT.folds_to_train(wildcards.dataset, wildcards.pipeline, name, plan)
+    ]
+
+
+def previous_stage_maps(wildcards):
+    """For a cascade: the label maps its previous stage made for it; else nothing."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    previous = plan[wildcards.configuration].previous_stage
+    return [] if previous is None else f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{previous}/next_stage.json"
+
+
+# --- folds and candidates ----------------------------------------------------------------------------------------------
+
+
+def fold_files(dataset, pipeline, configuration, name, folds=None):
+    """One file of every fold of a configuration."""
+    if folds is None:
+        folds = EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan_of(dataset, pipeline))
+    return [f"{RESULTS}/{dataset}/{pipeline}/{configuration}/fold_{fold}/{name}" for fold in folds]
+
+
+def requested_fold_files(name):
+    """Input function: one file of every fold that counts for validation."""
+
+    def paths(wildcards):
+        plan_of(wildcards.dataset, wildcards.pipeline)
+        folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
+        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
+
+    return paths
+
+
+def every_planned_fold(name):
+    """Input function: one file of every planned fold, whatever was requested."""
+
+    def paths(wildcards):
+        plan_of(wildcards.dataset, wildcards.pipeline)
+        folds = EXPERIMENT.planned_folds(wildcards.dataset)
+        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
+
+    return paths
+
+
+def candidate_summaries(wildcards):
+    """Cross-validation summaries of all candidates: single configurations in plans order, then pairs."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    root = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}"
+    if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
+        return []
+    singles = EXPERIMENT.requested_configurations(wildcards.pipeline, plan)
+    pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
+    return [f"{root}/{name}/crossval/summary.json" for name in singles] + [
+        f"{root}/ensembles/{a}+{b}/summary.json" for a, b in pairs
+    ]
+
+
+def needs_probabilities(wildcards):
+    """Whether any ensemble with this configuration is scored."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
+    return any(wildcards.configuration in pair for pair in pairs)
+
+
+def fold_split(wildcards):
+    """Training and validation cases of a fold; the split is an ancestor of every plan."""
+    plan_of(wildcards.dataset, wildcards.pipeline)
+    return f"{RESULTS}/{wildcards.dataset}/data/splits/fold_{wildcards.fold}.json"
+
+
+def ensemble_member(position, name):
+    """Input function: one file of every requested fold of the first or second member of an ensemble."""
+
+    def paths(wildcards):
+        plan_of(wildcards.dataset, wildcards.pipeline)
+        folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
+        member = wildcards.ensemble.split("+")[position]
+        return fold_files(wildcards.dataset, wildcards.pipeline, member, name, folds)
+
+    return paths
+
+
+def all_fold_files(name):
+    """Input function: one file of every trained fold of every configuration."""
+
+    def paths(wildcards):
+        plan = plan_of(wildcards.dataset, wildcards.pipeline)
+        return [path for member in plan for path in fold_files(wildcards.dataset, wildcards.pipeline, member, name)]
+
+    return paths
+
+
+# --- the selected model ------------------------------------------------------------------------------------------------
+
+
+def selection_of(dataset, pipeline):
+    """The content of selection.json; asks for the selection first."""
+    plan_of(dataset, pipeline)
+    return read_json(f"{checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection}/selection.json")
+
+
+def selected_members(wildcards):
+    return selection_of(wildcards.dataset, wildcards.pipeline)["members"]
+
+
+def members_and_previous_stages(wildcards):
+    """The selected configurations and the previous stages they need, without repeats."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    names = []
+    for member in selected_members(wildcards):
+        for name in [member, *previous_stages(member, plan)]:
+            if name not in names:
+                names.append(name)
+    return names
+
+
+def model_folds(wildcards, configuration):
+    """The folds whose models predict: the requested ones, or every planned fold of a previous stage."""
+    if configuration in selected_members(wildcards):
+        return EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
+    return EXPERIMENT.planned_folds(wildcards.dataset)
+
+
+def selection_file(wildcards):
+    """selection.json, through its checkpoint."""
+    plan_of(wildcards.dataset, wildcards.pipeline)
+    folder = checkpoints.select_best.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.selection
+    return f"{folder}/selection.json"
+
+
+def winner_label_maps(wildcards):
+    """Manifests of the winner's out-of-fold label maps; nothing where a model was trained on all cases."""
+    members = selected_members(wildcards)
+    if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
+        return []
+    if len(members) > 1:
+        return f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/ensembles/{'+'.join(members)}/labels.json"
+    folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
+    return fold_files(wildcards.dataset, wildcards.pipeline, members[0], "validation.json", folds)
+
+
+def test_model_files(name):
+    """Input function: one file of each fold that predicts the test images with a configuration."""
+
+    def paths(wildcards):
+        folds = model_folds(wildcards, wildcards.configuration)
+        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
+
+    return paths
+
+
+def previous_test_predictions(wildcards):
+    """For a cascade: its previous stage's predictions of the same test images; else nothing."""
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    previous = plan[wildcards.configuration].previous_stage
+    root = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/predictions"
+    return [] if previous is None else f"{root}/{previous}/{wildcards.batch}.json"
+
+
+def test_probabilities(wildcards):
+    """Test probabilities are kept for an ensemble, or because the user wants them."""
+    members = selected_members(wildcards)
+    wanted = EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities
+    return wildcards.configuration in members and (len(members) > 1 or wanted)
+
+
+def winner_test_predictions(wildcards):
+    """Test predictions of every member, all batches of the first member first."""
+    return expand(
+        R + "/predictions/{configuration}/{batch}.json",
+        dataset=wildcards.dataset,
+        pipeline=wildcards.pipeline,
+        configuration=selected_members(wildcards),
+        batch=EXPERIMENT.test_batches(wildcards.dataset),
+    )
+
+
+def packaged_files(name):
+    """Input function: one file of every fold of every configuration that goes into the model."""
+
+    def paths(wildcards):
+        return [
+            path
+            for configuration in members_and_previous_stages(wildcards)
+            for path in fold_files(
+                wildcards.dataset, wildcards.pipeline, configuration, name, model_folds(wildcards, configuration)
+            )
+        ]
+
+    return paths
+
+
+def packaged_slices(wildcards):
+    """The predict slices of the configurations that go into the model."""
+    plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
+    return [f"{plan}/{configuration}.predict.json" for configuration in members_and_previous_stages(wildcards)]
+
+
+def final_manifest(wildcards):
+    """The finished test segmentations, where the dataset has test images."""
+    has_tests = bool(EXPERIMENT.datasets[wildcards.dataset].test)
+    return f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/final/manifest.json" if has_tests else []
+
+
+def plugin_digests(wildcards):
+    """Digest of every plugin file, so that a changed plugin re-runs what uses it."""
+    return {Path(path).name: file_digest(path) for path in SETTINGS.plugins}
+
+
+def split_tables(dataset):
+    """The user's case table and splits file, where given."""
+    entry = SETTINGS.datasets[dataset]
+    return [path for path in (entry.case_table, entry.splits.file) if path]

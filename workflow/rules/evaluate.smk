@@ -1,0 +1,53 @@
+# Out-of-fold predictions -> summaries of single configurations and of ensembles.
+
+
+rule summarize_crossval:
+    input:
+        validations=requested_fold_files("validation.json"),
+    output:
+        summary=R + "/{configuration}/crossval/summary.json",
+    log:
+        LOGS + "/summarize_crossval/{pipeline}/{configuration}.log",
+    benchmark:
+        BENCHMARKS + "/summarize_crossval/{pipeline}/{configuration}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=evaluation_memory_mb,
+        runtime=120,
+    params:
+        version=STAGE_VERSION["evaluation"],
+        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+    message:
+        "Cross-validation summary of {wildcards.configuration} ({wildcards.dataset})"
+    script:
+        "../scripts/summarize_crossval.py"
+
+
+rule evaluate_ensemble:
+    input:
+        first=ensemble_member(0, "probabilities.json"),
+        second=ensemble_member(1, "probabilities.json"),
+    output:
+        summary=R + "/ensembles/{ensemble}/summary.json",
+        labels=R + "/ensembles/{ensemble}/labels.json",
+    log:
+        LOGS + "/evaluate_ensemble/{pipeline}/{ensemble}.log",
+    benchmark:
+        BENCHMARKS + "/evaluate_ensemble/{pipeline}/{ensemble}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=ensemble_memory_mb,
+        runtime=240,
+    params:
+        version=STAGE_VERSION["selection"],
+        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+    message:
+        "Evaluate the ensemble {wildcards.ensemble} ({wildcards.dataset})"
+    script:
+        "../scripts/evaluate_ensemble.py"

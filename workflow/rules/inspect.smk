@@ -1,0 +1,145 @@
+# Raw images -> one record a case, all problems at once, the fingerprint and the folds.
+
+
+localrules:
+    collect_checks,
+    require_valid_dataset,
+    fingerprint,
+    split,
+
+
+rule inspect_batch:
+    input:
+        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        files=lambda wildcards: EXPERIMENT.training_files(wildcards.dataset, wildcards.batch),
+    output:
+        records=D + "/inspection/{batch}.json",
+    log:
+        LOGS + "/inspect_batch/{batch}.log",
+    benchmark:
+        BENCHMARKS + "/inspect_batch/{batch}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=inspection_memory_mb,
+        runtime=120,
+    params:
+        version=STAGE_VERSION["inspection"],
+        cases=lambda wildcards: EXPERIMENT.training_cases(wildcards.dataset, wildcards.batch),
+        store=lambda wildcards, output: str(Path(output.records).parent),
+        batches=lambda wildcards: SETTINGS.datasets[wildcards.dataset].batches,
+    message:
+        "Inspect {wildcards.batch} of {wildcards.dataset}"
+    script:
+        "../scripts/inspect_batch.py"
+
+
+rule collect_checks:
+    input:
+        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        batches=lambda wildcards: expand(
+            D + "/inspection/{batch}.json",
+            dataset=wildcards.dataset,
+            batch=EXPERIMENT.batches(wildcards.dataset),
+        ),
+    output:
+        json=D + "/checks.json",
+        tsv=D + "/checks.tsv",
+    log:
+        LOGS + "/collect_checks.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        version=STAGE_VERSION["inspection"],
+    message:
+        "Collect the checks of {wildcards.dataset}"
+    script:
+        "../scripts/collect_checks.py"
+
+
+rule require_valid_dataset:
+    input:
+        checks=D + "/checks.json",
+    output:
+        valid=D + "/valid.json",
+    log:
+        LOGS + "/require_valid_dataset.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=500,
+        runtime=10,
+    message:
+        "Require that {wildcards.dataset} has no errors"
+    script:
+        "../scripts/require_valid_dataset.py"
+
+
+rule fingerprint:
+    input:
+        valid=D + "/valid.json",
+        batches=lambda wildcards: expand(
+            D + "/inspection/{batch}.json",
+            dataset=wildcards.dataset,
+            batch=EXPERIMENT.batches(wildcards.dataset),
+        ),
+    output:
+        fingerprint=D + "/dataset_fingerprint.json",
+    log:
+        LOGS + "/fingerprint.log",
+    benchmark:
+        BENCHMARKS + "/fingerprint.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        version=STAGE_VERSION["inspection"],
+        store=lambda wildcards, input: str(Path(input.batches[0]).parent),
+    message:
+        "Fingerprint of {wildcards.dataset}"
+    script:
+        "../scripts/fingerprint.py"
+
+
+rule split:
+    input:
+        valid=D + "/valid.json",
+        checks=D + "/checks.json",
+        batches=lambda wildcards: expand(
+            D + "/inspection/{batch}.json",
+            dataset=wildcards.dataset,
+            batch=EXPERIMENT.batches(wildcards.dataset),
+        ),
+        tables=lambda wildcards: split_tables(wildcards.dataset),
+    output:
+        splits=directory(D + "/splits"),
+    log:
+        LOGS + "/split.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        version=STAGE_VERSION["splits"],
+        splits=lambda wildcards: to_plain(SETTINGS.datasets[wildcards.dataset].splits),
+        case_table=lambda wildcards: SETTINGS.datasets[wildcards.dataset].case_table,
+    message:
+        "Folds of {wildcards.dataset}"
+    script:
+        "../scripts/split.py"

@@ -1,0 +1,34 @@
+# Fingerprint -> plans, with one small slice a consumer.
+
+
+localrules:
+    plan,
+
+
+checkpoint plan:
+    input:
+        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        valid=D + "/valid.json",
+        fingerprint=D + "/dataset_fingerprint.json",
+        splits=D + "/splits",
+        pinned=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).planning.plans_file or [],
+    output:
+        plan=directory(R + "/plan"),
+    log:
+        LOGS + "/plan/{pipeline}.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        version=STAGE_VERSION["planning"],
+        planning=lambda wildcards: to_plain(EXPERIMENT.pipeline(wildcards.pipeline).planning),
+        preprocessing=lambda wildcards: to_plain(EXPERIMENT.pipeline(wildcards.pipeline).preprocessing),
+        plugins=plugin_digests,
+    message:
+        "Plan {wildcards.pipeline} for {wildcards.dataset}"
+    script:
+        "../scripts/plan.py"

@@ -1,0 +1,88 @@
+# Test images -> segmentations by the selected model, previous stages first.
+
+
+rule inspect_test_batch:
+    input:
+        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        files=lambda wildcards: EXPERIMENT.test_files(wildcards.dataset, wildcards.batch),
+    output:
+        records=D + "/test/{batch}.json",
+    log:
+        LOGS + "/inspect_test_batch/{batch}.log",
+    benchmark:
+        BENCHMARKS + "/inspect_test_batch/{batch}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=inspection_memory_mb,
+        runtime=120,
+    params:
+        version=STAGE_VERSION["inspection"],
+        cases=lambda wildcards: EXPERIMENT.test_cases(wildcards.dataset, wildcards.batch),
+        store=lambda wildcards, output: str(Path(output.records).parent),
+    message:
+        "Inspect the test images of {wildcards.batch} of {wildcards.dataset}"
+    script:
+        "../scripts/inspect_test_batch.py"
+
+
+rule predict_test:
+    input:
+        plan=slice_of("predict"),
+        models=test_model_files("model.safetensors"),
+        trainings=test_model_files("training.json"),
+        records=D + "/test/{batch}.json",
+        previous=previous_test_predictions,
+    output:
+        predictions=R + "/predictions/{configuration}/{batch}.json",
+    log:
+        LOGS + "/predict_test/{pipeline}/{configuration}/{batch}.log",
+    benchmark:
+        BENCHMARKS + "/predict_test/{pipeline}/{configuration}/{batch}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: training_threads
+    retries: 0
+    resources:
+        gpu=gpu_count,
+        mem_mb=prediction_memory_mb,
+        runtime=720,
+    params:
+        version=STAGE_VERSION["inference"],
+        settings=lambda wildcards: EXPERIMENT.prediction_params(wildcards.pipeline),
+        save_probabilities=test_probabilities,
+        plugins=plugin_digests,
+    message:
+        "Predict the test images of {wildcards.batch} with {wildcards.configuration} ({wildcards.dataset})"
+    script:
+        "../scripts/predict_test.py"
+
+
+rule finish_test:
+    input:
+        selection=lambda wildcards: selection_file(wildcards),
+        rules=R + "/postprocessing.json",
+        predictions=winner_test_predictions,
+    output:
+        manifest=R + "/final/manifest.json",
+    log:
+        LOGS + "/finish_test/{pipeline}.log",
+    benchmark:
+        BENCHMARKS + "/finish_test/{pipeline}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=ensemble_memory_mb,
+        runtime=240,
+    params:
+        version=STAGE_VERSION["selection"],
+        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        save_probabilities=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities,
+    message:
+        "Finish the segmentations of the test images of {wildcards.dataset} ({wildcards.pipeline})"
+    script:
+        "../scripts/finish_test.py"

@@ -1,0 +1,56 @@
+# Raw cases -> stored cases, in content-addressed stores that pipelines share.
+
+
+localrules:
+    index_preprocessed,
+
+
+rule preprocess_batch:
+    input:
+        inspection=D + "/inspection/{batch}.json",
+    output:
+        batch=D + "/preprocessed/{data_id}/{batch}.json",
+    log:
+        LOGS + "/preprocess_batch/{data_id}/{batch}.log",
+    benchmark:
+        BENCHMARKS + "/preprocess_batch/{data_id}/{batch}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=preprocessing_memory_mb,
+        runtime=240,
+    params:
+        version=STAGE_VERSION["preprocessing"],
+        plan=preprocess_slice,
+        cases=lambda wildcards, output: str(Path(output.batch).parent / "cases"),
+    message:
+        "Preprocess {wildcards.batch} of {wildcards.dataset} for {wildcards.data_id}"
+    script:
+        "../scripts/preprocess_batch.py"
+
+
+rule index_preprocessed:
+    input:
+        batches=lambda wildcards: expand(
+            D + "/preprocessed/{data_id}/{batch}.json",
+            dataset=wildcards.dataset,
+            data_id=wildcards.data_id,
+            batch=EXPERIMENT.batches(wildcards.dataset),
+        ),
+    output:
+        index=D + "/preprocessed/{data_id}/index.json",
+    log:
+        LOGS + "/index_preprocessed/{data_id}.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=500,
+        runtime=10,
+    message:
+        "Index {wildcards.data_id} of {wildcards.dataset}"
+    script:
+        "../scripts/index_preprocessed.py"

@@ -1,0 +1,54 @@
+# What jobs need of the machine. Never part of a result.
+
+
+def gpu_count(wildcards):
+    """GPU jobs take a GPU slot unless the user chose the CPU."""
+    return 0 if CPU_ONLY else 1
+
+
+def training_threads(wildcards):
+    """On the CPU what torch uses; beside a GPU the processes that load and augment."""
+    torch_threads = EXPERIMENT.pipeline(wildcards.pipeline).training.torch_threads
+    return torch_threads + (EXECUTION.loader_workers or 0) if CPU_ONLY else EXECUTION.gpu_job_threads
+
+
+def file_size_mb(path):
+    """Size of a raw file; compressed images grow about tenfold in memory."""
+    return Path(path).stat().st_size / 1e6 if Path(path).is_file() else 0
+
+
+def inspection_memory_mb(wildcards, input):
+    return 500 + int(25 * max(map(file_size_mb, input.files), default=0))
+
+
+def largest_case_mb(wildcards):
+    """Megabytes of the largest image as float32, from the inspection records that exist by now."""
+    records = Path(f"{RESULTS}/{wildcards.dataset}/data/inspection").glob("batch_*.json")
+    return max((largest_image_mb(read_json(path)) for path in records), default=0)
+
+
+def preprocessing_memory_mb(wildcards, input):
+    """Image, its float64 slabs and the resampled image, with room for a threefold finer target grid."""
+    records = Path(str(input.inspection))
+    return 700 + int(8 * largest_image_mb(read_json(records))) if records.is_file() else 700
+
+
+def training_memory_mb(wildcards, attempt):
+    return EXECUTION.train_mem_mb
+
+
+def prediction_memory_mb(wildcards, attempt):
+    """Weights and tiles, plus image and logits of the largest case."""
+    outputs = EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs
+    return EXECUTION.predict_mem_mb + int(largest_case_mb(wildcards) * (4 + 2 * outputs))
+
+
+def evaluation_memory_mb(wildcards):
+    """Two label maps and their joint histogram."""
+    return 500 + int(4 * largest_case_mb(wildcards))
+
+
+def ensemble_memory_mb(wildcards):
+    """The probabilities of all classes, twice."""
+    outputs = EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs
+    return 700 + int(largest_case_mb(wildcards) * (2 + 3 * outputs))

@@ -1,0 +1,62 @@
+# Summaries -> the model that is used, and its postprocessing.
+
+
+localrules:
+    select_best,
+
+
+checkpoint select_best:
+    input:
+        summaries=candidate_summaries,
+        plan=lambda wildcards: checkpoints.plan.get(**wildcards).output.plan + "/configurations.json",
+    output:
+        selection=directory(R + "/selection"),
+    log:
+        LOGS + "/select_best/{pipeline}.log",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        version=STAGE_VERSION["selection"],
+        folds=lambda wildcards: EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline),
+        planned_folds=lambda wildcards: len(EXPERIMENT.planned_folds(wildcards.dataset)),
+        configuration=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).prediction.configuration,
+        candidates=lambda wildcards: EXPERIMENT.requested_configurations(
+            wildcards.pipeline, plan_of(wildcards.dataset, wildcards.pipeline)
+        ),
+    message:
+        "Select the best model of {wildcards.dataset} ({wildcards.pipeline})"
+    script:
+        "../scripts/select_best.py"
+
+
+rule determine_postprocessing:
+    input:
+        selection=lambda wildcards: selection_file(wildcards),
+        labels=winner_label_maps,
+    output:
+        rules=R + "/postprocessing.json",
+    log:
+        LOGS + "/determine_postprocessing/{pipeline}.log",
+    benchmark:
+        BENCHMARKS + "/determine_postprocessing/{pipeline}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    retries: 0
+    resources:
+        mem_mb=evaluation_memory_mb,
+        runtime=240,
+    params:
+        version=STAGE_VERSION["selection"],
+        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        postprocessing=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.postprocessing,
+        connectivity=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.connectivity,
+    message:
+        "Determine the postprocessing of {wildcards.dataset} ({wildcards.pipeline})"
+    script:
+        "../scripts/determine_postprocessing.py"

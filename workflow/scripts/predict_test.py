@@ -1,0 +1,35 @@
+"""Predict the test images of one batch with one configuration."""
+
+from pathlib import Path
+
+from _job import Job, run
+
+
+def main(snakemake):
+    from segwright.training.lease import leased_device
+
+    job = Job(snakemake)
+    with leased_device(job.execution) as device:
+        from segwright.core.files import read_json
+        from segwright.core.plans import PredictPlan
+        from segwright.core.settings import PredictionSettings
+        from segwright.inference.cases import predict_batch
+
+        predict_batch(
+            PredictPlan.from_json(read_json(snakemake.input.plan)),
+            weights=[Path(path) for path in snakemake.input.models],
+            training_jsons=[Path(path) for path in snakemake.input.trainings],
+            dataset_folder=job.dataset.folder,
+            inspection_file=Path(snakemake.input.records),
+            output=Path(snakemake.output.predictions),
+            settings=PredictionSettings(**snakemake.params.settings),
+            device=device,
+            file_ending=job.dataset.file_ending,
+            previous=Path(snakemake.input.previous) if snakemake.input.previous else None,
+            save_probabilities=snakemake.params.save_probabilities,
+            plugins=job.plugins,
+        )
+
+
+if __name__ == "__main__":
+    run(main, snakemake)  # noqa: F821
