@@ -112,7 +112,9 @@ class Experiment:
             return [ALL]
         unknown = [fold for fold in wanted if str(fold) not in planned]
         if unknown or not wanted:
-            raise SettingsError(f"training.folds: {list(wanted)} for dataset {dataset}, which has folds 0 to {len(planned) - 1}")
+            raise SettingsError(
+                f"training.folds: {list(wanted)} for dataset {dataset}, which has folds 0 to {len(planned) - 1}"
+            )
         return [str(fold) for fold in sorted(set(wanted))]
 
     # configurations, once the plan exists
@@ -131,7 +133,9 @@ class Experiment:
             )
         return candidates
 
-    def folds_to_train(self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
+    def folds_to_train(
+        self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration]
+    ) -> list[str]:
         """Folds of one configuration: the requested ones, and every planned one if a candidate cascade builds on it."""
         requested = self.requested_configurations(pipeline, plan)
         folds = self.requested_folds(dataset, pipeline) if configuration in requested else []
@@ -182,7 +186,9 @@ def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list
 
 def training_settings(params: Mapping[str, Any]) -> TrainingSettings:
     """The settings object behind :meth:`Experiment.training_params`."""
-    return TrainingSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()})
+    return TrainingSettings(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+    )
 
 
 def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> int:

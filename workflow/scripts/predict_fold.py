@@ -27,7 +27,9 @@ def main(snakemake):
             device=device,
             file_ending=job.dataset.file_ending,
             save_probabilities=snakemake.params.save_probabilities,
-            next_stage_indices=dict(zip(snakemake.params.next_stages, map(Path, snakemake.input.next_indices), strict=True)),
+            next_stage_indices=dict(
+                zip(snakemake.params.next_stages, map(Path, snakemake.input.next_indices), strict=True)
+            ),
             next_stage_maps=Path(snakemake.input.previous) if snakemake.input.previous else None,
             plugins=job.plugins,
         )

@@ -35,7 +35,8 @@ class IntensityStatistics:
     percentile_99_5: float
 
     def to_json(self) -> dict[str, float]:
-        return {name: float(getattr(self, name)) for name in self.__dataclass_fields__}
+        """Keys sorted, as in v2's fingerprint and plans."""
+        return {name: float(getattr(self, name)) for name in sorted(self.__dataclass_fields__)}
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> IntensityStatistics:
@@ -234,7 +235,7 @@ class Configuration:
                 preprocessor_name=str(record.get("preprocessor_name", "DefaultPreprocessor")),
                 batch_size=int(record["batch_size"]),
                 patch_size=tuple(int(v) for v in record["patch_size"]),
-                median_size_voxels=tuple(float(v) for v in record["median_image_size_in_voxels"]),
+                median_size_voxels=tuple(_number(v) for v in record["median_image_size_in_voxels"]),
                 spacing_mm=tuple(float(v) for v in record["spacing"]),
                 normalization_schemes=tuple(str(v) for v in record["normalization_schemes"]),
                 use_mask_for_norm=tuple(bool(v) for v in record["use_mask_for_norm"]),
@@ -630,6 +631,11 @@ def _refuse_foreign_operators(arguments: Mapping[str, Any]) -> None:
 
 def _listed(value: Any, length: int) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value] * length
+
+
+def _number(value: Any) -> float:
+    """A float, but a whole number that is written without a point (3d_lowres in v2) stays one."""
+    return value if isinstance(value, int) else float(value)
 
 
 def _edges(value: Any, dimensions: int) -> tuple[int, ...]:

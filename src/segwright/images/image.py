@@ -61,17 +61,18 @@ class LabelMap:
 def as_label_map(stored: Stored, path: Path) -> LabelMap:
     """Make a label map of a file's values.
 
-    Several channels are accepted where they are all equal (a grey picture saved as RGB).
+    Several channels are accepted only in a picture in which they are all equal (grey saved as RGB).
 
     Raises:
         DatasetError: several different channels, values that are not whole numbers, or beyond 32 bits.
     """
     array_czyx = stored.array_czyx
     array_zyx = array_czyx[0]
-    if len(array_czyx) > 1 and not all(np.array_equal(array_zyx, other) for other in array_czyx[1:]):
+    grey = stored.geometry.dimension == 2 and all(np.array_equal(array_zyx, other) for other in array_czyx[1:])
+    if len(array_czyx) > 1 and not grey:
         raise DatasetError(
-            f"{path}: a label map must have one value a voxel but this file has {len(array_czyx)} different channels;"
-            " save it as a single-channel file of label values"
+            f"{path}: a label map must have one value a voxel but this file has {len(array_czyx)} channels"
+            " (4-D or colour); save it as a single-channel file of label values"
         )
     return LabelMap(smallest_integers(array_zyx, path), stored.geometry, stored.stored_dtype)
 

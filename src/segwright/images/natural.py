@@ -54,10 +54,12 @@ def read_picture(path: Path, dtype: type | None = None) -> Stored:
         return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored_dtype)
     if path.suffix.lower() == ".png":
         _check_png(path)
+        grey = False
     else:
-        _check_bmp(path)
+        grey = _check_bmp(path)
     stored = read_itk(path, dtype)
-    return Stored(stored.array_czyx, _geometry(*stored.array_czyx.shape[2:]), stored.stored_dtype)
+    planes_czyx = stored.array_czyx[:1] if grey else stored.array_czyx
+    return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored.stored_dtype)
 
 
 def read_picture_label(path: Path) -> Stored:
@@ -122,16 +124,25 @@ def _check_png(path: Path) -> tuple[int, int]:
     return bits, colour_type
 
 
-def _check_bmp(path: Path) -> None:
-    """ITK reads a truncated BMP without a word; its first header says how long the file is."""
+def _check_bmp(path: Path) -> bool:
+    """Whether a BMP is grey: 8 bits with a palette of greys, which ITK delivers as three equal channels.
+
+    ITK also reads a truncated BMP without a word, although its first header says how long the file is.
+    """
     size_bytes = require_file(path)
     with path.open("rb") as stream:
-        head = stream.read(6)
+        head = stream.read(54 + 4 * 256 + 128)  # the headers in all their versions, and the largest palette
     if len(head) < 6 or not head.startswith(b"BM"):
         raise DatasetError(f"{path}: is not a BMP file; copy it again or convert it")
     declared = struct.unpack("<I", head[2:6])[0]
     if declared > size_bytes:
         raise DatasetError(f"{path}: the file is truncated, {size_bytes} of {declared} bytes; copy it again")
+    if len(head) < 54 or struct.unpack("<H", head[28:30])[0] != 8:
+        return False
+    start, entries = 14 + struct.unpack("<I", head[14:18])[0], struct.unpack("<I", head[46:50])[0] or 256
+    palette = np.frombuffer(head[start : start + 4 * min(entries, 256)], np.uint8)
+    palette = palette[: len(palette) // 4 * 4].reshape(-1, 4)
+    return bool((palette[:, :3] == palette[:, :1]).all())
 
 
 def _palette_indices(path: Path, colours_czyx: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import struct
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,10 @@ from segwright.core.geometry import Geometry
 from segwright.images.image import Stored
 from segwright.images.itk import Header, NotOrthonormalError, geometry_of, read_itk_header
 from segwright.images.limits import DEFLATE_RATIO, require_file, require_plausible, require_spacing
+from segwright.images.streams import content_chunks, first_bytes, is_gzip
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
 _LARGE_SHEAR = 1e-2
 _HEADER_BYTES = 540
 _SCALARS = {
@@ -87,8 +84,8 @@ def read_nifti(path: Path, dtype: type | None = None) -> Stored:
 def _headers(path: Path) -> tuple[Header, _Layout]:
     """ITK's view of the header and ours, which must agree in size."""
     require_file(path)
-    layout = _layout(path, _first_bytes(path))
-    ratio = DEFLATE_RATIO if _is_gzip(path) else 1
+    layout = _layout(path, first_bytes(path, _HEADER_BYTES))
+    ratio = DEFLATE_RATIO if is_gzip(path) else 1
     require_plausible(path, (*layout.dims, layout.interleaved), layout.dtype.itemsize, ratio)
     try:
         header = read_itk_header(path)
@@ -146,7 +143,7 @@ def _pixels(path: Path, layout: _Layout) -> npt.NDArray[Any]:
     needed = count * layout.dtype.itemsize
     buffer = np.empty(needed, np.uint8)
     position = -layout.offset  # where in the buffer the next decompressed byte goes
-    for chunk in _chunks(path):
+    for chunk in content_chunks(path):
         piece = np.frombuffer(chunk, np.uint8)
         start, stop = max(position, 0), min(position + len(piece), needed)
         if stop > start:
@@ -159,63 +156,6 @@ def _pixels(path: Path, layout: _Layout) -> npt.NDArray[Any]:
         )
     values = buffer.view(layout.dtype)
     return values if layout.dtype.isnative else values.astype(layout.dtype.newbyteorder("="))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The (decompressed) content in pieces.
-
-    Raises:
-        DatasetError: the compressed stream is cut off or its checksum is wrong.
-    """
-    compressed = _is_gzip(path)
-    with path.open("rb") as stream:
-        if not compressed:
-            while chunk := stream.read(_CHUNK_BYTES):
-                yield chunk
-            return
-        decoder = zlib.decompressobj(31)
-        pending = stream.read(_CHUNK_BYTES)
-        try:
-            while pending:
-                yield decoder.decompress(pending, 4 * _CHUNK_BYTES)
-                pending = decoder.unconsumed_tail or stream.read(_CHUNK_BYTES)
-                if decoder.eof:  # another gzip member may follow; anything else is padding
-                    rest = decoder.unused_data + pending
-                    if not rest.startswith(_GZIP_MAGIC):
-                        return
-                    decoder, pending = zlib.decompressobj(31), rest
-        except zlib.error as error:
-            raise DatasetError(
-                f"{path}: the compressed data is damaged ({error}); copy it again from its source"
-            ) from None
-        raise DatasetError(f"{path}: the compressed file is truncated; copy it again from its source")
-
-
-def _first_bytes(path: Path) -> bytes:
-    head = b""
-    for chunk in _head_chunks(path):
-        head += chunk
-        if len(head) >= _HEADER_BYTES:
-            break
-    return head[:_HEADER_BYTES]
-
-
-def _head_chunks(path: Path) -> Iterator[bytes]:
-    """Like :func:`_chunks`, for the header alone: little is read and a later truncation does not matter yet."""
-    with path.open("rb") as stream:
-        raw = stream.read(1 << 16)
-    if not raw.startswith(_GZIP_MAGIC):
-        yield raw
-        return
-    try:
-        yield zlib.decompressobj(31).decompress(raw, _HEADER_BYTES)
-    except zlib.error as error:
-        raise DatasetError(f"{path}: the compressed data is damaged ({error}); copy it again from its source") from None
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == _GZIP_MAGIC
 
 
 def _right_angled(path: Path, layout: _Layout) -> Header:

@@ -6,8 +6,12 @@ The side-car of ``case_0000.tif`` is ``case.json``, of a label ``case.tif`` it i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,11 @@ from segwright.images.limits import LZW_RATIO, require_file, require_plausible, 
 
 log = logging.getLogger(__name__)
 
+_DAMAGE = (
+    tifffile.TiffFileError, zlib.error, struct.error, ValueError, TypeError, LookupError, OSError, EOFError,
+    RuntimeError, AttributeError, ArithmeticError, AssertionError,
+)  # fmt: skip
+"""What tifffile raises on damaged files: it has no single error for them."""
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -72,10 +81,7 @@ def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
         DatasetError: no TIFF, or a header that claims more than the file can hold.
     """
     require_file(path)
-    with _open(path) as tiff:
-        if not tiff.series:
-            raise DatasetError(f"{path}: holds no image; copy it again")
-        series = tiff.series[0]
+    with _first_series(path) as series:
         shape, axes, dtype = tuple(int(n) for n in series.shape), str(series.axes), series.dtype
         compressed = series.keyframe.compression != tifffile.COMPRESSION.NONE
     if dtype is None or np.dtype(dtype).kind not in "uif":
@@ -90,13 +96,13 @@ def read_tiff(path: Path) -> npt.NDArray[Any]:
     Raises:
         DatasetError: truncated, damaged, or compressed in a way neither tifffile nor ITK knows.
     """
-    with _open(path) as tiff:
-        shape, axes = tuple(int(n) for n in tiff.series[0].shape), str(tiff.series[0].axes)
+    with _first_series(path) as series:
+        shape, axes = tuple(int(n) for n in series.shape), str(series.axes)
         try:
-            values = tiff.series[0].asarray()
-        except (ValueError, OSError, RuntimeError, IndexError, EOFError, AttributeError) as error:
+            values = series.asarray()
+        except ValueError as error:
             if "imagecodecs" not in str(error):
-                raise _damaged(path, error) from error
+                raise
             planes_czyx = read_itk(path).array_czyx
             values = np.moveaxis(planes_czyx[:, 0], 0, axes.index("S")) if "S" in axes else planes_czyx[0]
     if values.size != int(np.prod(shape)):
@@ -118,10 +124,15 @@ def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
         )
 
 
-def _open(path: Path) -> Any:
+@contextlib.contextmanager
+def _first_series(path: Path) -> Iterator[Any]:
+    """The first image of a file (others would be thumbnails and the like); tifffile's troubles become ours."""
     try:
-        return tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, ValueError, OSError, IndexError, KeyError) as error:
+        with tifffile.TiffFile(path) as tiff:
+            if not tiff.series:
+                raise DatasetError(f"{path}: holds no image; copy it again")
+            yield tiff.series[0]
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segwright.core.errors import PlansError
 from segwright.core.plans import Resampling
+from segwright.preprocessing.axes import linear_taps, nearest_index
 from segwright.preprocessing.resampling import separate_z_axis
 
 _SLAB_VALUES = 1 << 22  # values of a slab's largest temporary array: stays in the cache's reach, bounds the memory
@@ -45,18 +47,17 @@ class Axis:
 
 
 def linear_axis(n_in: int, n_out: int) -> Axis:
-    """Order 1 with voxel centres at (i + 0.5) * n_in / n_out - 0.5, clamped at the border (method 4.5)."""
+    """Order 1, clamped at the border (method 4.5)."""
     if n_in == n_out or n_in == 1:
         return nearest_axis(n_in, n_out)
-    position = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
-    lower = np.minimum(np.floor(position).astype(np.intp), n_in - 2)
-    return Axis(n_in, lower, position - lower)
+    taps = linear_taps(n_in, n_out)
+    lower = np.minimum(taps.low, n_in - 2)  # so that `lower + 1` always exists
+    return Axis(n_in, lower, np.where(taps.low > lower, 1.0, taps.weight_high))
 
 
 def nearest_axis(n_in: int, n_out: int) -> Axis:
-    """Order 0 with the same voxel centres; halves are rounded up, as scipy.ndimage does."""
-    position = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
-    return Axis(n_in, np.floor(position + 0.5).astype(np.intp), None)
+    """Order 0 with the same voxel centres."""
+    return Axis(n_in, nearest_index(n_in, n_out), None)
 
 
 def resampling_axes(
@@ -69,10 +70,10 @@ def resampling_axes(
     """The three axes of one resampling; which axis is treated slice-wise follows from the spacing (method 4.5).
 
     Raises:
-        ValueError: an order above 1, whose weights are not convex (no planner writes one for scores).
+        PlansError: an order above 1, whose weights are not convex (no planner writes one for scores).
     """
     if how.order > 1 or how.order_z > 1:
-        raise ValueError(f"scores are resampled with order 0 or 1, not {how.order} and {how.order_z}")
+        raise PlansError(f"plans: scores can be resampled with order 0 or 1, not {how.order} and {how.order_z}")
     slices = separate_z_axis(current_spacing_mm, new_spacing_mm, how.force_separate_z)
     axes = []
     for axis, (n_in, n_out) in enumerate(zip(shape_zyx, new_shape_zyx, strict=True)):

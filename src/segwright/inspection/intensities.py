@@ -32,7 +32,8 @@ from segwright.inspection.records import Intensities
 EXACT_VALUES = 65_536
 SKETCH_GROUPS = 16_384
 MIXED_VALUES = 1 << 22  # most values a mixture keeps (about 100 MB); beyond, it becomes a sketch of 1/16 of that
-_DENSE_RANGE = 1 << 22  # widest integer range that is counted in one array
+_DENSE_RANGE = 1 << 22  # widest range of whole numbers that is counted in one array
+_DENSE_PER_VOXEL = 16  # ... unless there are too few voxels to make that worth while
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def count_values(voxels: NDArray[np.float32]) -> ValueCounts:
     if voxels.size == 0:
         return ValueCounts(voxels, np.zeros(0, np.int64), Intensities(0, 0.0, 0.0, 0.0, 0.0))
     low, high = float(voxels.min()), float(voxels.max())
-    if high - low < _DENSE_RANGE and (np.rint(voxels) == voxels).all():
+    if high - low < min(_DENSE_RANGE, _DENSE_PER_VOXEL * voxels.size + 65_536) and (np.rint(voxels) == voxels).all():
         dense = np.bincount(voxels.astype(np.int64) - int(low))
         offsets = np.flatnonzero(dense)
         values, counts = (offsets + int(low)).astype(np.float32), dense[offsets]

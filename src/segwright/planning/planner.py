@@ -1,74 +1,21 @@
-"""The planners of nnU-Net v2: from a fingerprint to plans, with a reason for every value (method 3).
-
-Order of decisions: full-resolution spacing, axis order, median shape, 3d_fullres, 3d_lowres with its cascade, 2d.
-"""
+"""The planners by name, and the one function that makes plans from settings: :func:`make_plans`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
-import numpy as np
-
-from segwright.core.errors import PlansError
-from segwright.core.plans import (
-    RESAMPLE_IMAGE,
-    RESAMPLE_LABEL,
-    RESAMPLE_LOGITS,
-    Configuration,
-    IntensityStatistics,
-    Plans,
-)
+from segwright.core.plans import Plans
 from segwright.core.registry import Registry
 from segwright.core.settings import PlanningSettings
-from segwright.planning import reasons as explain
-from segwright.planning.network_plan import Budget, NetworkPlan, PlannerNumbers, plan_network
-from segwright.planning.normalization import choose_normalization
-from segwright.planning.reasons import Reason, Reasons
-from segwright.planning.spacing import check_fingerprint, full_resolution_spacing, median_shape_at, transposition
-
-LOW_RESOLUTION_BELOW = 0.25
-"""A patch covering less than this share of the median image calls for a low-resolution configuration."""
-SPACING_STEP = 1.03
-MIN_VOXEL_RATIO = 2
-"""The low-resolution configuration is dropped unless it has this many times fewer voxels."""
-
-
-@dataclass(frozen=True)
-class PlanningInputs:
-    """All that plans depend on.
-
-    Attributes:
-        fingerprint: content of dataset_fingerprint.json (method 2.3).
-        dataset_facts: content of dataset.json.
-        reader: name of the image reader, written into the plans.
-    """
-
-    fingerprint: Mapping[str, Any]
-    dataset_facts: Mapping[str, Any]
-    settings: PlanningSettings
-    dataset_name: str
-    reader: str
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """In the order of the channel files, whatever the order of the keys in dataset.json."""
-        declared = self.dataset_facts.get("channel_names", self.dataset_facts.get("modality"))
-        if not isinstance(declared, Mapping) or not declared:
-            raise PlansError('dataset.json: `channel_names` is missing; for example {"0": "CT"}')
-        return tuple(str(declared[index]) for index in sorted(declared, key=int))
-
-    @property
-    def num_training(self) -> int:
-        return int(self.dataset_facts["numTraining"])
-
-    @property
-    def num_labels(self) -> int:
-        """Entries of ``labels``, background and ignore label included; a region counts as one."""
-        return len(self.dataset_facts["labels"])
-
+from segwright.planning.additions import add_configurations
+from segwright.planning.checks import check_plans
+from segwright.planning.experiment import PlanningInputs, plan_dataset
+from segwright.planning.network_plan import PlannerNumbers
+from segwright.planning.overrides import apply_overrides
+from segwright.planning.pinned import read_pinned_plans
+from segwright.planning.reasons import Reasons
 
 Planner = Callable[[PlanningInputs], tuple[Plans, Reasons]]
 """What the registry holds: a function (or :class:`NnunetPlanner`) from the inputs to plans and reasons."""
@@ -114,151 +61,41 @@ PLANNERS.register("resenc_l")(NnunetPlanner(RESENC_L))
 PLANNERS.register("resenc_xl")(NnunetPlanner(RESENC_XL))
 
 
-@dataclass(frozen=True)
-class LowResolution:
-    """Outcome of the search for a low-resolution configuration (method 3.10).
+def make_plans(
+    fingerprint: Mapping[str, Any],
+    dataset_facts: Mapping[str, Any],
+    settings: PlanningSettings,
+    dataset_name: str,
+    reader: str,
+) -> tuple[Plans, Reasons]:
+    """Plan a dataset: plan (or read pinned plans), add your own configurations, fix values of your own, check.
 
-    Attributes:
-        plan: the last one tried; None if the full-resolution patch covers enough.
-        steps: how often the spacing was raised by 3 %.
-        full_coverage, coverage: share of the median image the patch covers, before and after.
-        voxel_ratio: full-resolution over low-resolution voxels of the median image.
-    """
-
-    plan: NetworkPlan | None
-    steps: int
-    full_coverage: float
-    coverage: float
-    voxel_ratio: float
-
-    @property
-    def kept(self) -> bool:
-        return self.plan is not None and self.voxel_ratio >= MIN_VOXEL_RATIO
-
-
-def plan_dataset(inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans, Reasons]:
-    """Plan all configurations of a dataset.
+    Args:
+        fingerprint: content of dataset_fingerprint.json.
+        dataset_facts: content of dataset.json.
+        reader: name of the image reader (method 1.3).
 
     Raises:
-        PlansError: fingerprint or dataset.json cannot be planned from, or nothing fits the memory target.
+        PlansError, SettingsError: what is wrong with the inputs or the settings, and what would be right.
     """
-    check_fingerprint(inputs.fingerprint)
-    settings = inputs.settings
-    target = full_resolution_spacing(inputs.fingerprint, settings.spacing_mm)
-    forward, backward = transposition(target.spacing_mm, settings.transpose)
-    spacing = tuple(target.spacing_mm[axis] for axis in forward)
-    median = median_shape_at(inputs.fingerprint, target.spacing_mm, forward)
-    budget = Budget(numbers, settings, inputs.num_labels, dataset_voxels=prod(median) * inputs.num_training)
-
-    full = low = None
-    if median[0] != 1:
-        full = plan_network(spacing, median, budget)
-        low = plan_low_resolution(full, budget, inputs.num_training)
-    flat = plan_network(spacing[1:], median[1:], budget)
-
-    make = _EntryMaker(inputs, numbers)
-    configurations: dict[str, dict[str, Any]] = {"2d": make.entry("2d", flat, batch_dice=True)}
-    notes = [
-        *explain.dataset_reasons(inputs.num_training, target, forward, median, settings.transpose),
-        *explain.normalization_reasons(inputs.channel_names, make.schemes, make.masks, make.median_relative_size),
-        *explain.network_reasons("2d", flat, budget),
-        *explain.flat_reasons(median),
-    ]
-    if full is not None and low is not None:
-        if low.kept and low.plan is not None:
-            entry = make.entry("3d_lowres", low.plan, batch_dice=False, next_stage="3d_cascade_fullres")
-            entry["median_image_size_in_voxels"] = [int(edge) for edge in low.plan.median_shape]
-            configurations["3d_lowres"] = entry
-            low_budget = replace(budget, dataset_voxels=budget.dataset_voxels / low.voxel_ratio)
-            notes += explain.network_reasons("3d_lowres", low.plan, low_budget)
-            notes += explain.cascade_reasons()
-        configurations["3d_fullres"] = make.entry("3d_fullres", full, batch_dice=low.kept)
-        notes += explain.network_reasons("3d_fullres", full, budget)
-        notes += explain.low_resolution_reasons(full, low, LOW_RESOLUTION_BELOW, MIN_VOXEL_RATIO)
-        if low.kept:
-            configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-    plans = Plans(
-        dataset_name=inputs.dataset_name,
-        plans_name=numbers.plans_name,
-        original_median_spacing_mm=_median_transposed(inputs.fingerprint["spacings"], forward),
-        original_median_shape=tuple(
-            round(edge) for edge in _median_transposed(inputs.fingerprint["shapes_after_crop"], forward)
-        ),
-        reader=inputs.reader,
-        transpose_forward=forward,
-        transpose_backward=backward,
-        configurations=configurations,
-        planner=numbers.class_name,
-        intensities=_intensities(inputs),
-        extras=made_for(inputs.dataset_facts, inputs.channel_names),
-    )
-    return plans, Reasons(inputs.dataset_name, numbers.class_name, tuple(notes))
+    inputs = PlanningInputs(fingerprint, dataset_facts, settings, dataset_name, reader)
+    if settings.plans_file is not None:
+        plans, reasons = read_pinned_plans(inputs)
+    else:
+        plans, reasons = PLANNERS.get(settings.planner)(inputs)
+    plans, notes = add_configurations(plans, settings.add)
+    reasons = reasons.with_more(notes)
+    plans, notes = apply_overrides(plans, inputs, numbers_of(plans))
+    reasons = reasons.with_more(notes)
+    check_plans(plans, inputs.channel_names)
+    return plans, reasons
 
 
-def plan_low_resolution(full: NetworkPlan, budget: Budget, num_training: int) -> LowResolution:
-    """Raise the spacing in steps of 3 % until a patch covers a quarter of the median image (method 3.10)."""
-    full_spacing, median = np.array(full.spacing_mm), np.array(full.median_shape)
-    spacing, voxels = full_spacing.copy(), float(np.prod(median))
-    coverage = full_coverage = float(np.prod(full.patch_size)) / voxels
-    plan, steps = None, 0
-    while coverage < LOW_RESOLUTION_BELOW:
-        finer = max(spacing) / spacing > 2
-        spacing[finer if finer.any() else slice(None)] *= SPACING_STEP
-        shape = full_spacing / spacing * median
-        voxels = float(np.prod(shape))
-        low_budget = replace(budget, dataset_voxels=voxels * num_training)
-        plan = plan_network(spacing.tolist(), [round(edge) for edge in shape], low_budget)
-        coverage = float(np.prod(plan.patch_size)) / voxels
-        steps += 1
-    return LowResolution(plan, steps, full_coverage, coverage, voxel_ratio=float(np.prod(median)) / voxels)
-
-
-def made_for(dataset_facts: Mapping[str, Any], channel_names: tuple[str, ...]) -> dict[str, Any]:
-    """What plans remember of their dataset, to compare when they are pinned for another one."""
-    return {"channel_names": list(channel_names), "labels": dict(dataset_facts["labels"])}
-
-
-class _EntryMaker:
-    """Turns network plans into v2's configuration entries; holds what all of them share."""
-
-    def __init__(self, inputs: PlanningInputs, numbers: PlannerNumbers) -> None:
-        self.numbers = numbers
-        self.median_relative_size = float(inputs.fingerprint["median_relative_size_after_cropping"])
-        self.schemes, self.masks = choose_normalization(inputs.channel_names, self.median_relative_size)
-
-    def entry(self, name: str, plan: NetworkPlan, *, batch_dice: bool, next_stage: str | None = None) -> dict[str, Any]:
-        shared = name in ("2d", "3d_fullres")
-        prefix = self.numbers.shared_plans_name if shared else self.numbers.plans_name
-        return Configuration(
-            name=name,
-            data_identifier=f"{prefix}_{name}",
-            batch_size=plan.batch_size,
-            patch_size=plan.patch_size,
-            median_size_voxels=plan.median_shape,
-            spacing_mm=plan.spacing_mm,
-            normalization_schemes=self.schemes,
-            use_mask_for_norm=self.masks,
-            resampling_image=RESAMPLE_IMAGE,
-            resampling_label=RESAMPLE_LABEL,
-            resampling_logits=RESAMPLE_LOGITS,
-            architecture=plan.architecture,
-            batch_dice=batch_dice,
-            next_stages=() if next_stage is None else (next_stage,),
-        ).to_json()
-
-
-def _intensities(inputs: PlanningInputs) -> tuple[IntensityStatistics, ...]:
-    recorded = inputs.fingerprint["foreground_intensity_properties_per_channel"]
-    needed = len(inputs.channel_names)
-    missing = [str(channel) for channel in range(needed) if str(channel) not in recorded]
-    if missing:
-        raise PlansError(
-            f"dataset_fingerprint.json has no intensities of channel {', '.join(missing)}, but dataset.json declares "
-            f"{needed} channels; inspect the dataset again"
-        )
-    return tuple(IntensityStatistics.from_json(recorded[key]) for key in sorted(recorded, key=int))
-
-
-def _median_transposed(values: Any, transpose_forward: tuple[int, ...]) -> tuple[float, ...]:
-    median = np.median(np.array(values, dtype=float), axis=0)
-    return tuple(float(median[axis]) for axis in transpose_forward)
+def numbers_of(plans: Plans) -> PlannerNumbers:
+    """The numbers of the planner that made these plans; of the nearest one where it is not known by name."""
+    for name in PLANNERS.names():
+        planner = PLANNERS.get(name)
+        if isinstance(planner, NnunetPlanner) and planner.numbers.class_name == plans.planner:
+            return planner.numbers
+    kinds = {plans.configuration(name).architecture.kind for name in plans.configurations}
+    return RESENC if "residual_unet" in kinds else DEFAULT

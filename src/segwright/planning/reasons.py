@@ -13,7 +13,7 @@ from segwright.planning.text import count, listing, millimetres, millions, perce
 from segwright.planning.topology import AXIS_RATIO, MIN_EDGE
 
 if TYPE_CHECKING:
-    from segwright.planning.planner import LowResolution
+    from segwright.planning.experiment import LowResolution
 
 DATASET = "dataset"
 """Heading of the reasons that hold for all configurations."""
@@ -274,13 +274,14 @@ def _memory_clause(plan: NetworkPlan, budget: Budget) -> str:
 
 
 def _spacing_sentence(target: TargetSpacing) -> str:
+    spacing = millimetres(target.spacing_mm)
     if target.overridden:
-        return f"{millimetres(target.spacing_mm)} (image axes): given by you; the median is {millimetres(target.median_mm)}."
+        return f"{spacing} (image axes): given by you; the median is {millimetres(target.median_mm)}."
     if target.anisotropic_axis is None:
-        return f"{millimetres(target.spacing_mm)} (image axes): the median over the cases."
+        return f"{spacing} (image axes): the median over the cases."
     axis = target.anisotropic_axis
     return (
-        f"{millimetres(target.spacing_mm)} (image axes): the median is {millimetres(target.median_mm)}, and axis {axis} "
+        f"{spacing} (image axes): the median is {millimetres(target.median_mm)}, and axis {axis} "
         f"is more than {ANISOTROPY:g} times coarser and {ANISOTROPY:g} times shorter than the others "
         f"({sizes(target.median_shape)} voxels), so it takes the 10th percentile, though never finer than the others."
     )

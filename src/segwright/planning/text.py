@@ -16,8 +16,8 @@ def millimetres(values: Iterable[float]) -> str:
 
 
 def millions(value: float) -> str:
-    """``19.2``; small numbers keep three digits."""
-    return f"{value / 1e6:.1f}" if value >= 1e6 else f"{value / 1e6:.3g}"
+    """``19.2``; whole numbers without a decimal, small numbers with three digits."""
+    return f"{value / 1e6:.1f}".removesuffix(".0") if value >= 1e6 else f"{value / 1e6:.3g}"
 
 
 def percent(share: float) -> str:

@@ -61,7 +61,8 @@ def default_loss(options: LossOptions) -> Loss:
     """Dice + cross entropy for labels (8.1), Dice + binary cross entropy for regions (8.2)."""
     if options.class_weights is not None and len(options.class_weights) != options.num_outputs:
         raise SettingsError(
-            f"training.class_weights has {len(options.class_weights)} entries but the network has {options.num_outputs} outputs"
+            f"training.class_weights has {len(options.class_weights)} entries but the network has "
+            f"{options.num_outputs} outputs; give one weight for each"
         )
     return RegionLoss(options) if options.regions else LabelLoss(options)
 
@@ -150,14 +151,12 @@ class RegionLoss:
         if valid is None and annotated is None:
             return values.mean()
         shares = torch.ones_like(logits[:, :1]) if valid is None else valid.float()
+        counted = shares
         if annotated is not None:
             known = annotated.float().view(*annotated.shape, *spatial)
-            values = values * known
-            shares_known = shares * known.mean(dim=1, keepdim=True)
-        else:
-            shares_known = shares
+            values, counted = values * known, shares * known.mean(dim=1, keepdim=True)
         channels = 1 if valid is not None else logits.shape[1]
-        return (values * shares).sum() / (shares_known.sum() * channels).clamp(min=TINY)
+        return (values * shares).sum() / (counted.sum() * channels).clamp(min=TINY)
 
 
 def soft_dice(
@@ -195,14 +194,10 @@ def soft_dice(
 
 def merge_into_background(log_probabilities: Tensor, annotated: Tensor) -> Tensor:
     """Where a label is not annotated its voxels are background in the target, so both share one probability there."""
-    hidden = ~annotated.bool()
-    hidden = hidden.clone()
-    hidden[:, 0] = False
-    hidden = hidden.view(*hidden.shape, *(1,) * (log_probabilities.ndim - 2))
-    unseen = ~hidden
-    unseen = unseen.clone()
-    unseen[:, 1:] = False  # what forms the background: itself and the hidden labels
-    background = log_probabilities.masked_fill(~(hidden | unseen), -torch.inf).logsumexp(dim=1, keepdim=True)
+    members = ~annotated.bool()
+    members[:, 0] = True  # what forms the background: itself and the labels nobody annotated
+    members = members.view(*members.shape, *(1,) * (log_probabilities.ndim - 2))
+    background = log_probabilities.masked_fill(~members, -torch.inf).logsumexp(dim=1, keepdim=True)
     return torch.cat((background, log_probabilities[:, 1:]), dim=1)
 
 

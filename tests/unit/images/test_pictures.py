@@ -85,7 +85,7 @@ def test_grey_saved_as_rgb_is_a_label_map_and_colours_are_not(tmp_path: Path) ->
     label = read_label(png(tmp_path / "grey.png", grey, 8, 2), READER)
     np.testing.assert_array_equal(label.array_zyx[0], indices())
     grey[0, 0, 1] = 77
-    with pytest.raises(DatasetError, match=r"colour\.png.*3 different channels"):
+    with pytest.raises(DatasetError, match=r"colour\.png.*3 channels"):
         read_label(png(tmp_path / "colour.png", grey, 8, 2), READER)
 
 
@@ -103,7 +103,10 @@ def test_labels_are_written_as_grey_8_bit_pictures(tmp_path: Path, ending: str) 
     path = tmp_path / f"case{ending}"
     write_label(path, indices()[None].astype(np.int16), PICTURE, READER)
     written = sitk.ReadImage(str(path))
-    assert (written.GetSize(), written.GetPixelIDTypeAsString()) == ((6, 5), "8-bit unsigned integer")
+    assert written.GetSize() == (6, 5)
+    if ending != ".bmp":  # ITK expands a grey BMP to colours
+        assert written.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+    assert read_image([path], READER).array_czyx.shape == (1, 1, 5, 6)
     label = read_label(path, READER)
     assert (label.geometry, label.stored_dtype) == (PICTURE, "uint8")
     np.testing.assert_array_equal(label.array_zyx[0], indices())

@@ -62,9 +62,9 @@ def test_a_tiff_example_decides_between_pictures_and_stacks(tmp_path: Path) -> N
 def test_unknown_endings_and_readers_are_refused_with_what_is_known() -> None:
     with pytest.raises(DatasetError, match=r"\.jpg.*\.nii\.gz"):
         choose_reader(".jpg")
-    with pytest.raises(DatasetError, match="MyReader.*SimpleITKIO"):
+    with pytest.raises(DatasetError, match=r"MyReader.*SimpleITKIO"):
         choose_reader(".png", override="MyReader")
-    with pytest.raises(DatasetError, match="SimpleITKIO cannot read .png"):
+    with pytest.raises(DatasetError, match=r"SimpleITKIO cannot read \.png"):
         choose_reader(".png", override="SimpleITKIO")
     assert set(known_endings()) == {".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff"}
 
@@ -213,9 +213,9 @@ def test_the_fourth_axis_of_a_single_file_is_its_channels(shared_data: Path, tmp
     whole = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(image.array_czyx, sitk.GetArrayFromImage(whole))
     assert image.geometry.shape_zyx == (28, 49, 38) and image.geometry.origin_xyz == whole.GetOrigin()[:3]
-    with pytest.raises(DatasetError, match="092_0000.*2 channels"):
+    with pytest.raises(DatasetError, match=r"092_0000.*2 channels"):
         read_image([path, path], "SimpleITKIO")
-    with pytest.raises(DatasetError, match="092_0000.*one value a voxel"):
+    with pytest.raises(DatasetError, match=r"092_0000.*one value a voxel"):
         read_label(path, "SimpleITKIO")
 
 

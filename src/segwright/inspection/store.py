@@ -1,0 +1,93 @@
+"""Side files of inspection: a case's record and value counts, ``values/{case}.{digest}.npz`` (design, decision 3).
+
+Snakemake deletes a job's declared outputs before it starts, so what has been found out about unchanged files is kept
+here. The name carries a digest of all that the record depends on: the file exists, so it is right.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from segwright.core.errors import DamagedFileError
+from segwright.core.files import bytes_digest, write_bytes
+from segwright.inspection.intensities import ValueCounts
+from segwright.inspection.records import CaseRecord
+
+_FOLDER = "values"
+_NAME = re.compile(r"(?P<case>.+)\.[0-9a-f]{12}\.npz$", re.DOTALL)
+
+
+def save_record(store: Path, record: CaseRecord, key: str, counts: Sequence[ValueCounts]) -> CaseRecord:
+    """Write the side file of a sound case; returns the record that names it.
+
+    Arrays: ``record`` (JSON bytes), and per channel c ``values_c`` float32 and ``counts_c`` uint32 or uint64.
+    """
+    arrays = {"record": np.frombuffer(json.dumps(record.to_json(), sort_keys=True).encode("utf-8"), np.uint8)}
+    for channel, count in enumerate(counts):
+        small = not count.counts.size or int(count.counts.max()) < 2**32
+        arrays[f"values_{channel}"] = count.values
+        arrays[f"counts_{channel}"] = count.counts.astype(np.uint32 if small else np.uint64)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    content = buffer.getvalue()
+    path = _path(store, record.case_id, key)
+    write_bytes(path, content)
+    return _with_values(record, path, content)
+
+
+def load_record(store: Path, case_id: str, key: str) -> CaseRecord | None:
+    """The record kept under ``key``; None if there is none, or it is damaged (it is then made again)."""
+    path = _path(store, case_id, key)
+    try:
+        content = path.read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            record = CaseRecord.from_json(case_id, json.loads(arrays["record"].tobytes()))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+    return _with_values(record, path, content)
+
+
+def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
+    """Value counts of one channel of a training case.
+
+    Raises:
+        DamagedFileError: the side file is missing or is not the one the record was made with.
+    """
+    assert record.fingerprint is not None and record.values_file is not None
+    name, digest = record.values_file
+    path = store / _FOLDER / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(path, f"cannot be read ({error.strerror})", "run inspection again") from None
+    if bytes_digest(content) != digest:
+        raise DamagedFileError(path, "was altered after inspection", "delete it and run inspection again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        counts = arrays[f"counts_{channel}"].astype(np.int64)
+        return ValueCounts(arrays[f"values_{channel}"], counts, record.fingerprint.intensities[channel])
+
+
+def remove_stale(store: Path, case_ids: Iterable[str], current: Iterable[CaseRecord]) -> None:
+    """Delete side files of the given cases that no current record names."""
+    wanted = {record.case_id: record.values_file[0] for record in current if record.values_file is not None}
+    mine = set(case_ids)
+    for path in (store / _FOLDER).glob("*.npz"):
+        match = _NAME.fullmatch(path.name)
+        if match and match["case"] in mine and wanted.get(match["case"]) != path.name:
+            path.unlink(missing_ok=True)
+
+
+def _path(store: Path, case_id: str, key: str) -> Path:
+    return store / _FOLDER / f"{case_id}.{key[:12]}.npz"
+
+
+def _with_values(record: CaseRecord, path: Path, content: bytes) -> CaseRecord:
+    return replace(record, values_file=(path.name, bytes_digest(content)))

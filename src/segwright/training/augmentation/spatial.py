@@ -1,0 +1,170 @@
+"""Turning and zooming: rotation and scaling in one interpolation (method 6.2 #0 and #1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from segwright.training.augmentation.interpolation import OUTSIDE_LABEL, sample_image, sample_labels
+from segwright.training.augmentation.ranges import rotation_matrix
+
+
+class Window(Protocol):
+    """A region of a case that is read only where it is asked for. Coordinates count from its first voxel."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Edge lengths of the loader patch, two or three."""
+
+    def read(self, lower: Sequence[int], upper: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Image (channels, *edges) float32 and labels (maps, *edges) of ``lower <= index < upper``.
+
+        Beyond the window or the case: image 0, labels -1.
+        """
+
+
+@dataclass(frozen=True)
+class ArrayWindow:
+    """A window over arrays in memory: image (channels, *spatial) and labels (maps, *spatial)."""
+
+    image: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape[1:]
+
+    def read(self, lower: Sequence[int], upper: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        image = read_padded(self.image, lower, upper, 0, np.float32)
+        return image, read_padded(self.labels, lower, upper, OUTSIDE_LABEL, self.labels.dtype)
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """Turn and zoom a patch about the centre of its window.
+
+    The sampling point of an output voxel at distance x from the patch centre lies at ``R @ (scale * x)`` from the
+    window's centre: a scale above 1 samples a larger area and so zooms out.
+
+    Attributes:
+        patch_size: edge lengths of the result, two or three.
+        angles_rad: one angle (2-D, or 3-D in the plane of the last two axes), or three about axes 0, 1, 2; empty: none.
+        scale: one factor for all turned axes; with ``angles_rad`` empty and scale 1 the window's centre is copied.
+        in_plane: leave axis 0 of a 3-D patch alone ("dummy 2-D"); the window then has the patch's edge there.
+    """
+
+    patch_size: tuple[int, ...]
+    angles_rad: tuple[float, ...] = ()
+    scale: float = 1.0
+    in_plane: bool = False
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether no voxel is interpolated."""
+        return not self.angles_rad and self.scale == 1.0
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(d, d) float64: from output to input coordinates, over the turned axes only."""
+        turned = len(self.patch_size) - int(self.in_plane)
+        rotation = rotation_matrix(self.angles_rad) if self.angles_rad else np.eye(turned)
+        return rotation * self.scale
+
+    def __call__(self, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image (channels, *loader patch) and labels (maps, *loader patch) to their patches."""
+        return self.sample(ArrayWindow(image, labels))
+
+    def sample(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """As calling with the window's whole content, but only the voxels that are needed are read."""
+        if self.is_copy:
+            lower = [whole // 2 - edge // 2 for whole, edge in zip(window.shape, self.patch_size, strict=True)]
+            return window.read(lower, [low + edge for low, edge in zip(lower, self.patch_size, strict=True)])
+        if not self.in_plane:
+            return self._interpolate(window, window.shape, self.patch_size)
+        slices = _SlicesAsChannels(window, self.patch_size[0])
+        image, labels = self._interpolate(slices, window.shape[1:], self.patch_size[1:])
+        return image.reshape(-1, *self.patch_size), labels.reshape(-1, *self.patch_size)
+
+    def _interpolate(
+        self, window: Window, window_shape: Sequence[int], patch_size: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        matrix = self.matrix
+        half_patch = (np.asarray(patch_size) - 1) / 2
+        offset = (np.asarray(window_shape) - 1) / 2 - matrix @ half_patch
+        reach = np.abs(matrix) @ half_patch
+        centre = (np.asarray(window_shape) - 1) / 2
+        # Every cell a sampling point lies in, but nothing beyond the window: both interpolations know what is there.
+        lower = [max(0, math.floor(c - r)) for c, r in zip(centre, reach, strict=True)]
+        upper = [min(n, math.floor(c + r) + 2) for c, r, n in zip(centre, reach, window_shape, strict=True)]
+        image, labels = window.read(lower, upper)
+        offset = offset - lower
+        return sample_image(image, matrix, offset, patch_size), sample_labels(labels, matrix, offset, patch_size)
+
+
+@dataclass(frozen=True)
+class RandomSpatial:
+    """Draws :class:`Spatial`; rotation and scaling fire independently (method 6.2 #1).
+
+    Attributes:
+        rotation_rad: each angle from U(-rotation_rad, rotation_rad).
+        scale: one factor for all axes from this uniform range.
+    """
+
+    patch_size: tuple[int, ...]
+    rotation_rad: float
+    in_plane: bool = False
+    rotation_probability: float = 0.2
+    scale: tuple[float, float] = (0.7, 1.4)
+    scaling_probability: float = 0.2
+
+    def draw(self, rng: np.random.Generator) -> Spatial:
+        turned = len(self.patch_size) - int(self.in_plane)
+        angles: tuple[float, ...] = ()
+        scale = 1.0
+        if rng.random() < self.rotation_probability:
+            count = 3 if turned == 3 else 1
+            angles = tuple(float(a) for a in rng.uniform(-self.rotation_rad, self.rotation_rad, count))
+        if rng.random() < self.scaling_probability:
+            scale = float(rng.uniform(*self.scale))
+        return Spatial(self.patch_size, angles, scale, self.in_plane)
+
+
+@dataclass(frozen=True)
+class _SlicesAsChannels:
+    """A 3-D window as a 2-D one whose channels are all slices of all channels."""
+
+    window: Window
+    slices: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.window.shape[1:]
+
+    def read(self, lower: Sequence[int], upper: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = self.window.read((0, *lower), (self.slices, *upper))
+        return image.reshape(-1, *image.shape[2:]), labels.reshape(-1, *labels.shape[2:])
+
+
+def read_padded(
+    array: np.ndarray, lower: Sequence[int], upper: Sequence[int], fill: float, dtype: np.dtype | type
+) -> np.ndarray:
+    """A copy of ``array[:, lower:upper, ...]`` as ``dtype``, with ``fill`` where that lies beyond the array.
+
+    ``array`` is (channels, *spatial) and may be a memory map: only the pages of the region are read.
+    """
+    edges = [high - low for low, high in zip(lower, upper, strict=True)]
+    begin = [max(0, low) for low in lower]
+    end = [max(start, min(high, edge)) for start, high, edge in zip(begin, upper, array.shape[1:], strict=True)]
+    inside = all(start == low and stop == high for start, low, stop, high in zip(begin, lower, end, upper, strict=True))
+    result = np.empty((len(array), *edges), dtype) if inside else np.full((len(array), *edges), fill, dtype)
+    source = (slice(None), *(slice(start, stop) for start, stop in zip(begin, end, strict=True)))
+    target = (
+        slice(None),
+        *(slice(start - low, stop - low) for start, stop, low in zip(begin, end, lower, strict=True)),
+    )
+    result[target] = array[source]
+    return result
