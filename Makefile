@@ -29,10 +29,10 @@ demo: setup
 	@$(BIN)/segwright status demo/results
 
 test: setup lint
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal -m 'not acceptance' tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance' tests
 
 test-fast: setup
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal -m 'not acceptance and not workflow' tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance and not workflow' tests
 
 lint: setup .venv-snakefmt/ready
 	$(BIN)/ruff check .

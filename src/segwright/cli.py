@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# --- the commands, in the order of the stages ----------------------------------------------------------------------------
+# --- the commands, in the order of the stages -------------------------------------------------------------------------
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from segwright.core.configfile import pipeline_settings_from_file
     from segwright.core.settings import ExecutionSettings
-    from segwright.training.lease import leased_device
+    from segwright.training.machine import leased_device
 
     settings = pipeline_settings_from_file(options.settings).training
     if options.epochs is not None:
@@ -144,7 +144,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from segwright.core.settings import ExecutionSettings
-    from segwright.training.lease import leased_device
+    from segwright.training.machine import leased_device
 
     with leased_device(ExecutionSettings(device=options.device)) as device:
         from segwright.sharing.use import predict_with_model
@@ -207,7 +207,7 @@ def _status(options: argparse.Namespace) -> None:
     sys.stdout.write("\n".join(status_lines(options.results)) + "\n")
 
 
-# --- arguments -----------------------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -249,7 +249,7 @@ def _add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "plan",
         _plan,
         "plan all configurations",
-        "--fingerprint checks/dataset_fingerprint.json --dataset-json data/Dataset004_Hippocampus/dataset.json --output plan/ --planner resenc_l",
+        "--fingerprint checks/dataset_fingerprint.json --dataset-json data/Dataset004/dataset.json --output plan/",
     )
     command.add_argument(
         "--fingerprint", type=Path, required=True, metavar="FILE", help="dataset_fingerprint.json, ours or nnU-Net v2's"
@@ -274,7 +274,7 @@ def _add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "preprocess",
         _preprocess,
         "preprocess a dataset for one configuration",
-        "--dataset data/Dataset004_Hippocampus --plans plan/plans.json --configuration 3d_fullres --output preprocessed/",
+        "--dataset data/Dataset004 --plans plan/plans.json --configuration 3d_fullres --output preprocessed/",
     )
     command.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="raw dataset folder")
     command.add_argument("--plans", type=Path, required=True, metavar="FILE", help="plans.json, ours or nnU-Net v2's")
@@ -327,7 +327,7 @@ def _add_training_commands(commands: argparse._SubParsersAction[argparse.Argumen
         "train",
         _train,
         "train one fold of one configuration",
-        "--plans plan/plans.json --configuration 3d_fullres --preprocessed preprocessed/ --splits splits.json --fold 0 --output model/fold_0",
+        "--plans plans.json --configuration 2d --preprocessed pre/ --splits splits.json --fold 0 --output fold_0/",
     )
     command.add_argument("--plans", type=Path, required=True, metavar="FILE", help="plans.json")
     command.add_argument("--configuration", required=True, metavar="NAME", help="2d, 3d_fullres, ...")

@@ -129,7 +129,8 @@ class Experiment:
         candidates = [name for name in plan if wanted is None or name in wanted]
         if not candidates:
             raise SettingsError(
-                f"pipeline {pipeline}: none of training.configurations {list(wanted or ())} was planned (planned: {', '.join(plan)})"
+                f"pipeline {pipeline}: none of training.configurations {list(wanted or ())} was planned"
+                f" (planned: {', '.join(plan)})"
             )
         return candidates
 
@@ -151,6 +152,16 @@ class Experiment:
 
     # params of the rules: only what changes results
 
+    def inspection_params(self, dataset: str) -> dict[str, Any]:
+        """What checks rest on besides the files; numTraining is not among it, so a new case re-inspects its batch only."""
+        facts = self.datasets[dataset]
+        return {
+            **facts.labels.to_json(),
+            "channel_names": list(facts.channel_names),
+            "file_ending": facts.file_ending,
+            "reader": facts.reader,
+        }
+
     def training_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).training.resolved())
         return {key: value for key, value in settings.items() if key not in _NOT_IN_TRAINING_PARAMS}
@@ -164,18 +175,18 @@ def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfigurati
     """Read a plan's ``configurations.json``, in plans order."""
     record = read_json(Path(plan_folder) / "configurations.json")
     return {
-        entry["name"]: PlannedConfiguration(
-            name=entry["name"],
+        name: PlannedConfiguration(
+            name=name,
             data_id=entry["data_id"],
             previous_stage=entry["previous_stage"],
             next_stages=tuple(entry["next_stages"]),
         )
-        for entry in record["configurations"]
+        for name, entry in record["configurations"].items()
     }
 
 
 def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
-    """The chain of previous stages of a configuration, nearest first; recognised by ``previous_stage``, never by name."""
+    """The previous stages of a configuration, nearest first; recognised by ``previous_stage``, never by name."""
     chain: list[str] = []
     previous = plan[name].previous_stage
     while previous is not None:

@@ -1,4 +1,4 @@
-"""What is done, what is running, what failed: read from a results folder, without Snakemake and without changing anything."""
+"""What is done, what is running, what failed: read from a results folder, changing nothing and without Snakemake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: import order of the rooms, no torch where none is needed, nothing unsafe."""
+"""House rules a machine can check: import order of the rooms, no torch where none is needed, nothing unsafe."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_rooms_without_networks_start_without_torch() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["inference.export", "inference.probabilities", "inference.next_stage", "training.lease", "training.deadline"],
+    ["inference.export", "inference.probabilities", "inference.next_stage", "training.lease", "training.machine"],
 )
 def test_light_modules_of_torch_rooms_start_without_torch(name: str) -> None:
     code = f"import sys, segwright.{name}; print('torch' in sys.modules)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,24 +42,27 @@ class Project:
     folder: Path
     config: dict[str, Any]
 
-    def run(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1) -> Run:
+    def run(
+        self, *targets: str, options: tuple[str, ...] = (), cores: int = 1, python_path: Path | None = None
+    ) -> Run:
         """Write the configuration and run Snakemake; jobs are counted by rule, collection targets left out."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config_file = self.folder / "config.yaml"
         config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = [
-            sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder),
-            "--configfile", str(config_file), "--workflow-profile", str(ROOT / "profiles" / "default"),
+            sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile"),
+            "--directory", str(self.folder), "--configfile", str(config_file), "--workflow-profile", str(ROOT / "profiles" / "default"),
             "--cores", str(cores), *options,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, **({"PYTHONPATH": str(python_path)} if python_path else {})}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         output = done.stdout + done.stderr
         jobs = Counter(name for name in _JOB.findall(output) if name not in TARGETS)
         return Run(done.returncode, output, jobs)
 
-    def must_run(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1) -> Run:
+    def must_run(self, *targets: str, **how: Any) -> Run:
         """Run and require success; the failure shows the end of Snakemake's output."""
-        run = self.run(*targets, options=options, cores=cores)
+        run = self.run(*targets, **how)
         assert run.exit_code == 0, run.output[-6000:]
         return run
 

@@ -93,6 +93,12 @@ def plan_of(dataset, pipeline):
     return read_configurations(checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan)
 
 
+def image_reader(wildcards):
+    """Name of the reader the plans chose for the dataset's files."""
+    plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
+    return read_json(f"{plan}/plans.json")["image_reader_writer"]
+
+
 def slice_of(kind):
     """Input function: the plan slice of `wildcards.configuration` that one kind of job reads."""
 

@@ -20,6 +20,7 @@ rule summarize_crossval:
     params:
         version=STAGE_VERSION["evaluation"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        reader=image_reader,
     message:
         "Cross-validation summary of {wildcards.configuration} ({wildcards.dataset})"
     script:
@@ -47,6 +48,7 @@ rule evaluate_ensemble:
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        reader=image_reader,
     message:
         "Evaluate the ensemble {wildcards.ensemble} ({wildcards.dataset})"
     script:

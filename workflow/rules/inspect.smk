@@ -10,7 +10,6 @@ localrules:
 
 rule inspect_batch:
     input:
-        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
         files=lambda wildcards: EXPERIMENT.training_files(wildcards.dataset, wildcards.batch),
     output:
         records=D + "/inspection/{batch}.json",
@@ -27,6 +26,7 @@ rule inspect_batch:
         runtime=120,
     params:
         version=STAGE_VERSION["inspection"],
+        facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
         cases=lambda wildcards: EXPERIMENT.training_cases(wildcards.dataset, wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
         batches=lambda wildcards: SETTINGS.datasets[wildcards.dataset].batches,

@@ -3,7 +3,6 @@
 
 rule inspect_test_batch:
     input:
-        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
         files=lambda wildcards: EXPERIMENT.test_files(wildcards.dataset, wildcards.batch),
     output:
         records=D + "/test/{batch}.json",
@@ -20,6 +19,7 @@ rule inspect_test_batch:
         runtime=120,
     params:
         version=STAGE_VERSION["inspection"],
+        facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
         cases=lambda wildcards: EXPERIMENT.test_cases(wildcards.dataset, wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
     message:
@@ -81,6 +81,7 @@ rule finish_test:
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        reader=image_reader,
         save_probabilities=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities,
     message:
         "Finish the segmentations of the test images of {wildcards.dataset} ({wildcards.pipeline})"

@@ -54,6 +54,7 @@ rule determine_postprocessing:
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        reader=image_reader,
         postprocessing=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.postprocessing,
         connectivity=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.connectivity,
     message:

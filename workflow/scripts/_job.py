@@ -1,8 +1,8 @@
 """What every script of the workflow shares: finding the library, logging, and showing a user's mistake as one message.
 
-Scripts find the library by this one mechanism: an installed ``segwright`` if there is one, else the ``src`` folder of the
-checkout the script lies in. What never changes results (where the raw data lie, the device, the number of workers, plugin
-paths) comes from the configuration through :class:`Job`; everything else a script needs stands in its inputs and params.
+Scripts find the library by this one mechanism: an installed ``segwright`` if there is one, else the ``src`` folder of
+the checkout the script lies in. What never changes results (where the raw data lie, the device, the number of workers,
+plugin paths) comes from the configuration through :class:`Job`; everything else stands in a script's inputs and params.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from segwright.core.configfile import load_settings
+
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import SegwrightError
 from segwright.core.settings import ExecutionSettings

@@ -6,14 +6,22 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.selection.postprocessing import determine_postprocessing
+    from segwright.selection.postprocessing import determine_postprocessing, write_no_postprocessing
 
+    output = Path(snakemake.output.rules)
+    if not snakemake.params.postprocessing:
+        write_no_postprocessing(output, "Postprocessing is switched off (selection.postprocessing).")
+        return
+    if not snakemake.input.labels:
+        write_no_postprocessing(output, "The model was trained on all cases; nothing was held out to decide by.")
+        return
     determine_postprocessing(
         [Path(path) for path in snakemake.input.labels],
         Job(snakemake).dataset,
-        Path(snakemake.output.rules),
-        enabled=snakemake.params.postprocessing,
-        connectivity=snakemake.params.connectivity,
+        snakemake.params.reader,
+        snakemake.params.connectivity,
+        output,
+        workers=snakemake.threads,
     )
 
 

@@ -9,7 +9,8 @@ def main(snakemake):
     from segwright.selection.ensembles import evaluate_ensemble
 
     members = [[Path(path) for path in files] for files in (snakemake.input.first, snakemake.input.second)]
-    evaluate_ensemble(members, Job(snakemake).dataset, Path(snakemake.output.summary).parent, workers=snakemake.threads)
+    output = Path(snakemake.output.summary).parent
+    evaluate_ensemble(members, Job(snakemake).dataset, snakemake.params.reader, output, workers=snakemake.threads)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,16 @@ def main(snakemake):
     from segwright.core.files import read_json
     from segwright.selection.finish import finish_test
 
+    manifests = [Path(path) for path in snakemake.input.predictions]
+    members = read_json(snakemake.input.selection)["members"]
     finish_test(
-        read_json(snakemake.input.selection)["members"],
-        [Path(path) for path in snakemake.input.predictions],
+        [[path for path in manifests if path.parent.name == member] for member in members],
         Path(snakemake.input.rules),
-        Job(snakemake).dataset,
-        Path(snakemake.output.manifest),
+        Job(snakemake).dataset.file_ending,
+        snakemake.params.reader,
+        Path(snakemake.output.manifest).parent,
         save_probabilities=snakemake.params.save_probabilities,
+        workers=snakemake.threads,
     )
 
 

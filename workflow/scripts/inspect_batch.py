@@ -8,7 +8,7 @@ from _job import Job, run
 def main(snakemake):
     from segwright.inspection.batch import inspect_batch, record_batches
 
-    record_batches(Path(snakemake.params.store), snakemake.params.batches)
+    record_batches(Path(snakemake.params.store).parent, snakemake.params.batches)
     inspect_batch(
         Job(snakemake).dataset,
         snakemake.params.cases,

@@ -7,6 +7,7 @@ from _job import Job, run
 
 def main(snakemake):
     from segwright.core.configfile import planning_settings, preprocessing_settings
+
     from segwright.core.files import read_json
     from segwright.core.registry import load_plugins
     from segwright.planning.planner import make_plans

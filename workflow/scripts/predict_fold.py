@@ -1,4 +1,4 @@
-"""Predict the validation cases of one fold: segmentations, probabilities for ensembles, label maps for the next stage."""
+"""Predict the validation cases of one fold: segmentations, probabilities, label maps for the next stage."""
 
 from pathlib import Path
 
@@ -6,15 +6,16 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.training.lease import leased_device
+    from segwright.training.machine import leased_device
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
+        from segwright.inference.fold import predict_fold
+        from segwright.splits import read_fold
+
         from segwright.core.files import read_json
         from segwright.core.plans import PredictPlan
         from segwright.core.settings import PredictionSettings
-        from segwright.inference.fold import predict_fold
-        from segwright.splits import read_fold
 
         predict_fold(
             PredictPlan.from_json(read_json(snakemake.input.plan)),

@@ -6,14 +6,15 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.training.lease import leased_device
+    from segwright.training.machine import leased_device
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
+        from segwright.inference.cases import predict_batch
+
         from segwright.core.files import read_json
         from segwright.core.plans import PredictPlan
         from segwright.core.settings import PredictionSettings
-        from segwright.inference.cases import predict_batch
 
         predict_batch(
             PredictPlan.from_json(read_json(snakemake.input.plan)),

@@ -6,8 +6,9 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.core.plans import PreprocessPlan
     from segwright.preprocessing.batch import preprocess_batch
+
+    from segwright.core.plans import PreprocessPlan
 
     preprocess_batch(
         Job(snakemake).dataset,

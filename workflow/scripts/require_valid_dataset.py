@@ -6,8 +6,9 @@ from _job import run
 
 
 def main(snakemake):
-    from segwright.core.files import file_digest, write_json
     from segwright.inspection.checks import read_checks, require_valid
+
+    from segwright.core.files import file_digest, write_json
 
     checks = Path(snakemake.input.checks)
     require_valid(read_checks(checks))

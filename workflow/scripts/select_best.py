@@ -1,4 +1,4 @@
-"""Select the configuration or ensemble with the best mean foreground Dice."""
+"""Select the configuration or ensemble with the best mean foreground Dice; without validation, say which one predicts."""
 
 from pathlib import Path
 
@@ -6,16 +6,23 @@ from _job import run
 
 
 def main(snakemake):
-    from segwright.selection.best import select_best
+    from segwright.selection.best import select_best, select_without_validation
 
-    select_best(
-        [Path(path) for path in snakemake.input.summaries],
-        candidates=snakemake.params.candidates,
-        folds=snakemake.params.folds,
-        planned_folds=snakemake.params.planned_folds,
-        configuration=snakemake.params.configuration,
-        output=Path(snakemake.output.selection) / "selection.json",
-    )
+    output = Path(snakemake.output.selection) / "selection.json"
+    settings = {
+        "planned_folds": snakemake.params.planned_folds,
+        "configuration": snakemake.params.configuration,
+    }
+    if not snakemake.input.summaries:
+        select_without_validation(snakemake.params.candidates, output, **settings)
+        return
+    summaries = {candidate_of(Path(path)): Path(path) for path in snakemake.input.summaries}
+    select_best(summaries, snakemake.params.candidates, output, folds=snakemake.params.folds, **settings)
+
+
+def candidate_of(summary):
+    """``.../{configuration}/crossval/summary.json`` or ``.../ensembles/{a}+{b}/summary.json``."""
+    return summary.parent.parent.name if summary.parent.name == "crossval" else summary.parent.name
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.training.deadline import seconds_left
-    from segwright.training.lease import leased_device
+    from segwright.training.machine import leased_device, seconds_left
 
     job = Job(snakemake)
     deadline_s = seconds_left(job.execution, snakemake.resources.get("runtime"))
     with leased_device(job.execution) as device:  # chooses the GPU before torch is imported
+        from segwright.splits import read_fold
+        from segwright.training.fold import train_fold
+
         from segwright.core.files import read_json
         from segwright.core.plans import TrainPlan
         from segwright.experiment import loader_workers, training_settings
-        from segwright.splits import read_fold
-        from segwright.training.fold import train_fold
         from segwright.training.request import TrainingRequest
 
         train_fold(

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segwright.core.errors import DamagedFileError, DatasetError
-from segwright.core.files import file_digest, read_json, write_json
-
-MANIFEST_VERSION = 1
+from segwright.core.files import file_digest, read_json
 
 
 @dataclass(frozen=True)
@@ -74,19 +71,6 @@ def read_manifests(paths: Iterable[Path]) -> dict[str, Entry]:
                 )
             merged[case_id] = entry
     return dict(sorted(merged.items()))
-
-
-def write_manifest(path: Path, files: Mapping[str, tuple[Path, str]], **extra: Mapping[str, Any]) -> None:
-    """Write a manifest from case -> (file, digest); ``extra`` adds one value a case under each given name."""
-    cases = {
-        case_id: {
-            "file": relative_name(file, path.parent),
-            "digest": digest,
-            **{name: values[case_id] for name, values in extra.items()},
-        }
-        for case_id, (file, digest) in files.items()
-    }
-    write_json(path, {"version": MANIFEST_VERSION, "cases": cases})
 
 
 def relative_name(path: Path, folder: Path) -> str:

@@ -46,6 +46,7 @@ _IMAGE_IO = {
 }
 _COMPRESSION = {".gipl": 1, ".bmp": 8, ".nii": 1}  # largest ratio; BMP knows run lengths; all others: deflate
 _SIGNS_OF_DAMAGE = ("uncompress failed", "not read completely", "read error", "unexpected end")
+_ITK_ERRORS = (RuntimeError, UnicodeDecodeError)  # the latter where ITK quotes a damaged header's bytes
 _STDERR_LOCK = threading.Lock()
 
 _DTYPES = {
@@ -112,7 +113,7 @@ def read_itk_header(path: Path) -> Header:
     with caught_stderr() as printed:
         try:
             reader.ReadImageInformation()
-        except RuntimeError as error:
+        except _ITK_ERRORS as error:
             if "orthonormal" in str(error):
                 raise NotOrthonormalError(str(path)) from None
             raise _unreadable(path, error) from None
@@ -174,7 +175,7 @@ def read_itk(path: Path, dtype: type | None = None) -> Stored:
     with caught_stderr() as printed:
         try:
             image = _reader(path).Execute()
-        except RuntimeError as error:
+        except _ITK_ERRORS as error:
             raise _unreadable(path, error, printed) from None
     for line in printed:
         if any(sign in line.lower() for sign in _SIGNS_OF_DAMAGE):
@@ -212,7 +213,7 @@ def save(image: Any, temporary: Path, path: Path) -> None:
     with caught_stderr() as printed:
         try:
             writer.Execute(image)
-        except RuntimeError as error:
+        except _ITK_ERRORS as error:
             raise DatasetError(f"{path}: cannot be written ({_reason(error, printed)})") from None
     _log_printed(path, printed)
 
@@ -275,14 +276,14 @@ def _verify_nrrd(path: Path) -> None:
             pass
 
 
-def _unreadable(path: Path, error: RuntimeError, printed: list[str] | None = None) -> DatasetError:
+def _unreadable(path: Path, error: Exception, printed: list[str] | None = None) -> DatasetError:
     return DatasetError(
         f"{path}: cannot be read as {_IMAGE_IO[ending_of(path)].removesuffix('ImageIO')} image"
         f" ({_reason(error, printed or [])}); it is truncated, damaged or of another format: copy it again"
     )
 
 
-def _reason(error: RuntimeError, printed: list[str]) -> str:
+def _reason(error: Exception, printed: list[str]) -> str:
     """The telling lines of ITK's many, without memory addresses (messages are compared between runs)."""
     lines = [re.sub(r"\(0x[0-9a-f]+\)", "", line).strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("Exception thrown")] or lines

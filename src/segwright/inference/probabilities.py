@@ -172,11 +172,8 @@ class ProbabilityFile:
     def on_raw_grid(self) -> np.ndarray:
         """Probabilities on the raw grid, float32 (outputs, z, y, x): outside the crop all background (method 10.4)."""
         array = read_probabilities(self.path).array_czyx
-        raw = undo_crop_and_transpose(array, self.properties, self.plan.preprocess, 0)
-        if not self.plan.labels.has_regions:
-            outside = undo_crop_and_transpose(np.zeros(array.shape[1:], bool), self.properties, self.plan.preprocess, 1)
-            raw[0][outside.astype(bool)] = 1
-        return raw
+        outside = 0.0 if self.plan.labels.has_regions else [1.0] + [0.0] * (self.outputs - 1)
+        return undo_crop_and_transpose(array, self.properties, self.plan.preprocess, outside)
 
 
 class _Window:

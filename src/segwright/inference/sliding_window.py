@@ -137,18 +137,9 @@ def _accumulate(
 ) -> Tensor:
     shape = source.image_czyx.shape[1:]
     size = (1,) * (3 - len(window.patch_size)) + window.patch_size
-    # An axis shorter than the patch is seen with a border: half of it below, the larger half above (method 10.2).
-    borders = [max(0, edge - length) // 2 for edge, length in zip(size, shape, strict=True)]
-    positions = tile_positions(shape, size, window.tile_step if len(window.patch_size) == 3 else 1.0)
-    if len(window.patch_size) == 2:
-        positions = [tuple(range(shape[0])), *tile_positions(shape[1:], window.patch_size, window.tile_step)]
-    tiles = [
-        tuple(start - border for start, border in zip(starts, borders, strict=True))
-        for starts in itertools.product(*positions)
-    ]
+    tiles, alone = _tiles(shape, window)
     sums = torch.zeros((window.num_outputs, *shape), dtype=torch.float32, device=sums_on)
-    if all(len(starts) == 1 for starts in positions[-len(window.patch_size) :]):
-        # One tile a plane or volume: weighting and dividing by the weight would only add rounding.
+    if alone:  # weighting and dividing by the weight would only add rounding
         for starts, scores in _predict_tiles(network, source, window, tiles, size, device):
             where, part = _overlap(starts, size, shape)
             sums[(slice(None), *where)] = scores[(slice(None), *part)].to(sums_on)
@@ -162,6 +153,22 @@ def _accumulate(
         total[where] += weights_there[part]
     sums /= total
     return sums
+
+
+def _tiles(shape_zyx: Sequence[int], window: Window) -> tuple[list[tuple[int, ...]], bool]:
+    """First voxels (z, y, x) of all tiles in order, and whether every voxel lies in one tile only.
+
+    An axis shorter than the patch is seen with a border, half of it below and the larger half above (method 10.2), so
+    a tile may begin before the image. A 2-D window takes every plane for itself.
+    """
+    planes = 3 - len(window.patch_size)
+    in_tile = tile_positions(shape_zyx[planes:], window.patch_size, window.tile_step)
+    borders = [
+        max(0, edge - length) // 2 for edge, length in zip(window.patch_size, shape_zyx[planes:], strict=True)
+    ]
+    shifted = [tuple(start - border for start in starts) for starts, border in zip(in_tile, borders, strict=True)]
+    tiles = list(itertools.product(*(range(length) for length in shape_zyx[:planes]), *shifted))
+    return tiles, all(len(starts) == 1 for starts in in_tile)
 
 
 def _predict_tiles(

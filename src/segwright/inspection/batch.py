@@ -86,9 +86,11 @@ def reader_of(dataset: Dataset) -> str:
     Raises:
         DatasetError: no reader knows the file ending, or none opens any of the first images.
     """
-    examples = [case.image_files[0] for case in (*dataset.training, *dataset.test) if case.image_files][:5]
+    examples: list[Path | None] = [
+        case.image_files[0] for case in (*dataset.training, *dataset.test) if case.image_files
+    ]
     failure: DatasetError | None = None
-    for example in examples or [None]:
+    for example in examples[:5] or [None]:
         try:
             return choose_reader(dataset.file_ending, example, dataset.reader)
         except DatasetError as error:  # a damaged example must not hide what is wrong with the others

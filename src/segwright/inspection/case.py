@@ -29,8 +29,8 @@ from segwright.inspection.contents import (
     find_label_problems,
     pixel_digest,
 )
-from segwright.inspection.names import find_name_problems
 from segwright.inspection.intensities import ValueCounts, count_values
+from segwright.inspection.names import find_name_problems
 from segwright.inspection.records import VERSION, CaseFingerprint, CaseRecord, Problem, Severity
 from segwright.inspection.store import load_record, save_record
 
@@ -45,6 +45,7 @@ class Expectations:
         channel_names: declared channels, in order.
         declared_labels: allowed label values, ignore label included, sorted.
         foreground_labels: label values that are neither background nor ignore.
+        file_ending: of all images and label maps.
         test: test images have no label map.
     """
 
@@ -53,14 +54,20 @@ class Expectations:
     channel_names: tuple[str, ...]
     declared_labels: tuple[int, ...]
     foreground_labels: tuple[int, ...]
+    file_ending: str
     test: bool = False
 
     @staticmethod
     def of(dataset: Dataset, reader: str, *, test: bool = False) -> Expectations:
         ignore = dataset.labels.ignore_label
-        declared = dataset.labels.all_labels + (() if ignore is None else (ignore,))
         return Expectations(
-            dataset.folder, reader, dataset.channel_names, declared, dataset.labels.foreground_labels, test
+            folder=dataset.folder,
+            reader=reader,
+            channel_names=dataset.channel_names,
+            declared_labels=dataset.labels.all_labels + (() if ignore is None else (ignore,)),
+            foreground_labels=dataset.labels.foreground_labels,
+            file_ending=dataset.file_ending,
+            test=test,
         )
 
     def digest(self, case_id: str, files: Sequence[str]) -> str:
@@ -176,8 +183,8 @@ def _read_label(case: Case, expected: Expectations, problems: _Problems) -> Labe
     if expected.test:
         return None
     if case.label_file is None:
-        remedy = f"put it into labelsTr under the name {case.case_id} plus the file ending, or remove the image"
-        problems.add("error", "label_missing", None, "the image has no label map", remedy)
+        file = expected.folder / "labelsTr" / f"{case.case_id}{expected.file_ending}"
+        problems.add("error", "label_missing", file, "the label map is missing", "put it there, or remove the image")
         return None
     try:
         return read_label(case.label_file, expected.reader)
@@ -201,7 +208,7 @@ def _stored_facts(case: Case, images: Mapping[Path, Image]) -> dict[str, Any]:
 
 
 def _check_channels(case: Case, images: Mapping[Path, Image], expected: Expectations, problems: _Problems) -> None:
-    """As many channels as declared (method 1.5 point 7), numbered 0000, 0001, ..., one a file unless one file has all."""
+    """As many channels as declared (method 1.5 point 7), numbered from 0000; one a file, or one file with all."""
     declared, n_files = len(expected.channel_names), len(case.image_files)
     holding_several = [file for file, image in images.items() if len(image.array_czyx) > 1]
     found = sum(len(image.array_czyx) for image in images.values()) + n_files - len(images)

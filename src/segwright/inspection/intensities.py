@@ -138,7 +138,8 @@ class _Mixture:
     def _merge(self) -> None:
         values, weights, samples = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         distinct, index = np.unique(values, return_inverse=True)
-        weights, samples = np.bincount(index, weights), np.bincount(index, samples)
+        weights = np.bincount(index, weights).astype(np.float64)
+        samples = np.bincount(index, samples).astype(np.float64)
         if distinct.size > MIXED_VALUES // 2:
             distinct, weights = _sketch(distinct, weights, MIXED_VALUES // 16)
             samples = np.ones(distinct.size)

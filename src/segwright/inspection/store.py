@@ -13,8 +13,10 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import bytes_digest, write_bytes
@@ -30,7 +32,9 @@ def save_record(store: Path, record: CaseRecord, key: str, counts: Sequence[Valu
 
     Arrays: ``record`` (JSON bytes), and per channel c ``values_c`` float32 and ``counts_c`` uint32 or uint64.
     """
-    arrays = {"record": np.frombuffer(json.dumps(record.to_json(), sort_keys=True).encode("utf-8"), np.uint8)}
+    arrays: dict[str, NDArray[Any]] = {
+        "record": np.frombuffer(json.dumps(record.to_json(), sort_keys=True).encode("utf-8"), np.uint8)
+    }
     for channel, count in enumerate(counts):
         small = not count.counts.size or int(count.counts.max()) < 2**32
         arrays[f"values_{channel}"] = count.values

@@ -104,13 +104,16 @@ class LinearTaps:
 
 
 @lru_cache(maxsize=64)
-def linear_taps(n_in: int, n_out: int) -> LinearTaps:
+def linear_taps(n_in: int, n_out: int, split_border: bool = False) -> LinearTaps:
     """Where each output voxel of an axis lies among the input voxels.
 
-    Beyond the first and last voxel centre both taps are the border voxel, and their weights are kept apart, as in scipy:
-    adding them up front would change the last bit of a sum, which decides exact ties between labels.
+    Args:
+        split_border: beyond the first and last voxel centre keep the two weights apart, both on the border voxel, as
+            scipy does. Adding them up to one changes the last bit of a sum, which decides exact ties between labels.
     """
     position = _positions(n_in, n_out)
+    if not split_border:
+        position = np.clip(position, 0, n_in - 1)
     low = np.floor(position)
     weight_low = 1.0 - (position - low)
     weight_high = 1.0 - weight_low

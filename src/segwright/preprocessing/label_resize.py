@@ -53,7 +53,7 @@ def resize_along_axis(label: NDArray[Any], n_out: int, order: int) -> NDArray[An
 
 def _resize_linear(label: NDArray[Any], shape: Sequence[int], rule: Rule) -> NDArray[Any]:
     label = np.ascontiguousarray(label)
-    taps = [linear_taps(n_in, n_out) for n_in, n_out in zip(label.shape, shape, strict=True)]
+    taps = [linear_taps(n_in, n_out, split_border=True) for n_in, n_out in zip(label.shape, shape, strict=True)]
     changing = [axis for axis in range(label.ndim) if label.shape[axis] != shape[axis]]
     coded, mixed_code = _code_mixed_cells(label, changing)
     resized = np.empty(tuple(shape), label.dtype)
@@ -183,7 +183,9 @@ def _resize_by_indicators(label: NDArray[Any], shape: Sequence[int], order: int,
             resized[score >= 0.5] = value
             continue
         resized[score > best] = value
-        nearest_is_best = np.where(score > best, nearest == value, nearest_is_best | ((score == best) & (nearest == value)))
+        nearest_is_best = np.where(
+            score > best, nearest == value, nearest_is_best | ((score == best) & (nearest == value))
+        )
         np.maximum(best, score, out=best)
     return resized if rule == "threshold" else np.where(nearest_is_best, nearest, resized)
 

@@ -138,9 +138,7 @@ def resample_label(
     return np.ascontiguousarray(np.moveaxis(resized, 0, separate))
 
 
-def _resize(
-    volume: NDArray[Any], shape: Sequence[int], order: int, out: NDArray[Any] | None = None
-) -> NDArray[Any]:
+def _resize(volume: NDArray[Any], shape: Sequence[int], order: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Spline resize of the axes whose extent changes, without clipping. The result may be ``out`` or a new array."""
     axes = [axis for axis in range(volume.ndim) if volume.shape[axis] != shape[axis]]
     axes.sort(key=lambda axis: shape[axis] / volume.shape[axis])  # shrinking first: the later products are smaller

@@ -1,7 +1,7 @@
 """GPU slots: jobs on one machine share its GPUs without knowing of each other (design, decision 9).
 
-A slot is a file lock, held as long as the process lives; the kernel frees it even after ``kill -9``. This module imports
-no torch, because ``CUDA_VISIBLE_DEVICES`` must be set before CUDA starts.
+A slot is a file lock, held as long as the process lives; the kernel frees it even after ``kill -9``. This module
+imports no torch, because ``CUDA_VISIBLE_DEVICES`` must be set before CUDA starts.
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segwright.core.plans import TrainPlan
 from segwright.core.settings import TrainingSettings
-from segwright.splits import Fold
+
+if TYPE_CHECKING:
+    from segwright.splits import Fold
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,10 @@ class TrainingRequest:
     initial_model: Path | None = None
     deadline: float | None = None
     plugins: tuple[Path, ...] = ()
+
+    @property
+    def initial_weights(self) -> Path | None:
+        """The weights to start from: the request's, else the settings'."""
+        if self.initial_model is not None:
+            return self.initial_model
+        return None if self.settings.initial_model is None else Path(self.settings.initial_model)

@@ -11,8 +11,8 @@ import pytest
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.files import file_digest, write_json
 from segwright.core.geometry import Geometry
-from segwright.evaluation.manifest import write_manifest
 from segwright.images.readers import write_label
+from segwright.inference.finished import write_manifest
 
 READER = "SimpleITKIO"
 ENDING = ".nii.gz"
@@ -66,8 +66,8 @@ def make_fold(tmp_path: Path) -> Callable[..., Path]:
         for case_id, prediction_zyx in predictions.items():
             file = folder / "validation" / f"{case_id}{ENDING}"
             write_label(file, prediction_zyx, grid(prediction_zyx.shape), READER)
-            files[case_id] = (file, file_digest(file))
-        write_manifest(folder / "validation.json", files)
+            files[case_id] = {"file": file, "digest": file_digest(file)}
+        write_manifest(folder / "validation.json", folder, files)
         return folder / "validation.json"
 
     return make

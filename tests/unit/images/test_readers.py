@@ -321,6 +321,29 @@ def test_flipped_bits_in_compressed_files_are_found(tmp_path: Path, capfd) -> No
     assert capfd.readouterr().err == ""
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    ending=st.sampled_from([".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif"]),
+    changes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_any_damage_is_a_dataset_error_or_still_an_image(tmp_path_factory, ending, changes) -> None:
+    flat = ending in (".png", ".bmp")
+    shape = (1, 12, 14) if flat else (6, 7, 8)
+    grid = Geometry(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    reader = "Tiff3DIO" if ending == ".tif" else choose_reader(ending)
+    path = tmp_path_factory.mktemp("damaged") / f"case_0000{ending}"
+    write_image(path, np.abs(some_image(shape)) % 200, grid, reader)
+    content = bytearray(path.read_bytes())
+    for position, value in changes:
+        content[position % len(content)] = value
+    path.write_bytes(content)
+    for read in (lambda file: read_image([file], reader).array_czyx, lambda file: read_label(file, reader).array_zyx):
+        try:
+            assert read(path).ndim in (3, 4)
+        except DatasetError as error:
+            assert str(path.parent) in str(error)
+
+
 def test_the_truncated_real_file_is_named(shared_data: Path) -> None:
     path = shared_data / "broken/Dataset904_truncated_gzip/imagesTr/hippocampus_035_0000.nii.gz"
     with pytest.raises(DatasetError, match=r"hippocampus_035_0000\.nii\.gz: the compressed file is truncated"):

@@ -68,8 +68,10 @@ def sample_labels(
     Returns:
         (channels, *output_shape), type of ``labels``.
     """
+    mixed = np.iinfo(labels.dtype).max  # marks cells whose corners differ
+    if labels.size and labels.max() == mixed:
+        return sample_labels(labels.astype(np.int32), matrix, offset, output_shape).astype(labels.dtype)
     bordered = np.pad(labels, [(0, 0)] + [(1, 1)] * len(output_shape), constant_values=OUTSIDE_LABEL)
-    mixed = np.iinfo(labels.dtype).max  # never a label: label values are far smaller
     cells = _cell_labels(bordered, mixed)
     cell_edges = cells.shape[1:]
     result = np.empty((len(labels), *output_shape), labels.dtype)
@@ -156,20 +158,18 @@ def _strongest_labels(labels: np.ndarray, points: list[np.ndarray]) -> np.ndarra
 
 
 def _highest_scores(corners: np.ndarray, weights: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """The label with the largest sum of weights at each point; ``corners`` and ``weights``: (corners, points).
-
-    Compares corners with each other, never with a list of labels: the cost does not grow with their number.
-    """
-    scores = np.array([_score_of(label, corners, weights) for label in corners])
-    best = scores.max(axis=0)
-    no_label = np.iinfo(corners.dtype).max
-    lowest_winner = np.where(scores == best, corners, no_label).min(axis=0)
-    return np.where(_score_of(nearest, corners, weights) == best, nearest, lowest_winner)
-
-
-def _score_of(label: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of the weights of the corners that carry each point's ``label``, rounded to half precision, as float32."""
-    score = np.zeros(label.shape, np.float32)
-    for corner, weight in zip(corners, weights, strict=True):
-        score += weight * (corner == label)
-    return score.astype(np.float16).astype(np.float32)
+    """The label with the largest sum of weights at each point; ``corners`` and ``weights``: (corners, points)."""
+    labels = np.unique(corners)
+    # With many labels the corners' own labels are fewer candidates than all labels; the cost stays bounded.
+    candidates = labels if len(labels) <= len(corners) else corners
+    best = np.full(nearest.shape, -1, np.float32)
+    nearest_score = np.zeros(nearest.shape, np.float32)
+    winner = np.full(nearest.shape, np.iinfo(nearest.dtype).max, nearest.dtype)
+    for label in candidates:
+        score = (weights * (corners == label)).sum(axis=0)
+        score = score.astype(np.float16).astype(np.float32)  # rounded to half, compared in the faster single precision
+        better = (score > best) | ((score == best) & (label < winner))
+        np.copyto(winner, label, where=better)
+        np.maximum(best, score, out=best)
+        np.copyto(nearest_score, score, where=nearest == label)
+    return np.where(nearest_score == best, nearest, winner)

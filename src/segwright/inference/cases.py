@@ -1,0 +1,305 @@
+"""Predict images: raw files -> preprocessing -> scores -> label maps and probabilities (method 10).
+
+:func:`predict_batch` is the workflow's step for a batch of test images with one configuration; its cascade input are the
+label maps the previous stage predicted before. :func:`predict_images` serves any images with a whole model: every stage
+of a cascade runs by itself, several configurations are averaged, a final step (postprocessing) is applied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segwright.core.dataset import Case
+from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.plans import PredictPlan
+from segwright.core.progress import progress
+from segwright.core.settings import PredictionSettings
+from segwright.images.image import Image, LabelMap
+from segwright.images.readers import read_image, read_label, write_label
+from segwright.inference.export import ScoreKind, labels_from_logits
+from segwright.inference.finished import (
+    Exporter,
+    finished_digests,
+    naming_case,
+    note_finished,
+    remove_stale,
+    require_free_disk,
+    write_manifest,
+)
+from segwright.inference.fold import LABEL, PROBABILITIES, require_finite
+from segwright.inference.predictor import (
+    Predictor,
+    TrainingFacts,
+    merge_training_facts,
+    prediction_digest,
+    read_training_facts,
+)
+from segwright.inference.probabilities import SUFFIX, Probabilities, ScoreArray, mean_labels, write_probabilities
+from segwright.inspection.records import CaseRecord, read_batch
+from segwright.preprocessing.case import CaseProperties, preprocess_case
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One configuration of a trained model: its predict slice, the weights of its folds, and what was trained."""
+
+    plan: PredictPlan
+    weights: tuple[Path, ...]
+    training: TrainingFacts
+
+    def predictor(self, settings: PredictionSettings, device: str, plugins: Sequence[Path]) -> Predictor:
+        return Predictor(self.plan, self.weights, settings, device, plugins=plugins, training=self.training)
+
+
+def predict_batch(
+    plan: PredictPlan,
+    *,
+    weights: Sequence[Path],
+    training_jsons: Sequence[Path],
+    dataset_folder: Path,
+    inspection_file: Path,
+    output: Path,
+    settings: PredictionSettings,
+    device: str,
+    file_ending: str,
+    previous: Path | None = None,
+    save_probabilities: bool = False,
+    plugins: Sequence[Path] = (),
+    workers: int = 2,
+) -> None:
+    """Predict the test cases of one batch; files go to ``cases/`` beside ``output``.
+
+    Args:
+        inspection_file: the batch's ``test/{batch}.json``: files (relative to ``dataset_folder``) and digests.
+        output: manifest ``{"version", "cases": {case: {"file", "digest", "inputs"[, "probabilities": {...}]}}}``.
+        previous: the previous stage's manifest of the same batch, for a cascade (method 10.5).
+
+    Raises:
+        DatasetError: a case cannot be read, predicted or written (names it); all errors of inspection at once.
+    """
+    records = _valid_records(inspection_file)
+    training = merge_training_facts([read_training_facts(path) for path in training_jsons])
+    stage = Stage(plan, tuple(weights), training)
+    previous_files = {} if previous is None else _previous_labels(previous, records)
+    shared = prediction_digest(plan, weights, settings, training)
+    folder, owner = output.parent, output.stem
+    remove_stale(folder, owner, set(records))
+    inputs, files = {}, {}
+    for case_id, record in records.items():
+        source = previous_files[case_id][1] if previous_files else None
+        inputs[case_id] = json_digest({"prediction": shared, "case": record.digest, "previous": source})
+        stem = folder / "cases" / f"{case_id}.{inputs[case_id][:12]}"
+        files[case_id] = {LABEL: stem.with_name(stem.name + file_ending)}
+        if save_probabilities:
+            files[case_id][PROBABILITIES] = stem.with_name(stem.name + SUFFIX)
+
+    found = {case_id: finished_digests(folder, case_id, inputs[case_id], files[case_id]) for case_id in records}
+    digests = {case_id: entry for case_id, entry in found.items() if entry is not None}
+    missing = {case_id: record for case_id, record in records.items() if case_id not in digests}
+    if save_probabilities and missing:
+        needed_bytes = sum(_score_bytes(record, plan) for record in missing.values())
+        require_free_disk(folder, needed_bytes, f"the probabilities of {len(missing)} cases")
+    if missing:
+        predictor = stage.predictor(settings, device, plugins)
+        with progress(f"predict {plan.configuration} {owner}", len(missing)) as bar, Exporter(workers) as exporter:
+            for case_id, record in missing.items():
+                with naming_case(case_id):
+                    image = _read([dataset_folder / name for name in record.image_files], plan)
+                    label = _read_previous(previous_files[case_id], plan) if previous_files else None
+                    scores, properties = predict_image(predictor, image, label)
+                    del image, label
+
+                def export(
+                    case_id: str = case_id, scores: np.ndarray = scores, properties: CaseProperties = properties
+                ) -> None:
+                    _export(files[case_id], scores, properties, plan, predictor.kind)
+                    digests[case_id] = note_finished(folder, owner, case_id, inputs[case_id], files[case_id])
+
+                exporter.submit(case_id, export)
+                del scores
+                bar.advance(case_id)
+    _write_batch(output, files, digests, inputs)
+
+
+def predict_image(
+    predictor: Predictor, image: Image, previous_label: LabelMap | None = None
+) -> tuple[np.ndarray, CaseProperties]:
+    """Scores of one raw image on the stored grid of the predictor's configuration.
+
+    Args:
+        previous_label: for a cascade the previous stage's label map on the raw grid; it is transposed, cropped and
+            resampled as the case's label would be (method 10.5).
+    """
+    if (previous_label is None) != (predictor.plan.previous_stage is None):
+        raise DatasetError(f"{predictor.plan.configuration}: a cascade, and only a cascade, needs previous label maps")
+    case = preprocess_case(image, previous_label, predictor.plan.preprocess, with_locations=False)
+    return predictor.logits(case.image_czyx, case.label_zyx), case.properties
+
+
+def predict_images(
+    chains: Sequence[Sequence[Stage]],
+    cases: Sequence[Case],
+    output: Path,
+    *,
+    file_ending: str,
+    settings: PredictionSettings,
+    device: str,
+    plugins: Sequence[Path] = (),
+    save_probabilities: bool = False,
+    finish: Callable[[np.ndarray], np.ndarray] | None = None,
+    finish_digest: str = "",
+    workers: int = 2,
+) -> dict[str, Path]:
+    """Predict images with a whole model into ``output``: ``{case}{file_ending}``; returns case -> file.
+
+    Cases whose output is there and was made from the same images, model and settings are kept.
+
+    Args:
+        chains: one entry a configuration that is averaged (usually one); each holds its stages, the previous first.
+        save_probabilities: also write ``{case}.npz`` with ``probabilities`` on the raw grid (float32), as v2 does.
+        finish: last step on the raw label map, e.g. postprocessing; ``finish_digest`` changes when its effect does.
+
+    Raises:
+        DatasetError: a case cannot be read, predicted or written; names it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    model = json_digest(
+        [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
+    )
+    inputs, files, made = {}, {}, {}
+    for case in cases:
+        with naming_case(case.case_id):
+            image_digests = [file_digest(path) for path in case.image_files]
+        inputs[case.case_id] = json_digest([model, image_digests, finish_digest])
+        files[case.case_id] = {LABEL: output / f"{case.case_id}{file_ending}"}
+        if save_probabilities:
+            files[case.case_id][PROBABILITIES] = output / f"{case.case_id}.npz"
+        made[case.case_id] = finished_digests(output, case.case_id, inputs[case.case_id], files[case.case_id])
+    missing = [case for case in cases if made[case.case_id] is None]
+    if len(missing) < len(cases):
+        log.info("%d of %d images are finished already", len(cases) - len(missing), len(cases))
+    predictors = [[stage.predictor(settings, device, plugins) for stage in chain] for chain in chains if missing]
+    with progress("predict", len(missing)) as bar, Exporter(workers) as exporter:
+        for case in missing:
+            with naming_case(case.case_id):
+                members = [_predict_chain(chain, case) for chain in predictors]
+
+            def export(case_id: str = case.case_id, members: Sequence[ScoreArray] = members) -> None:
+                _export_final(files[case_id], members, finish)
+                note_finished(output, "images", case_id, inputs[case_id], files[case_id])
+
+            exporter.submit(case.case_id, export)
+            del members
+            bar.advance(case.case_id)
+    return {case_id: roles[LABEL] for case_id, roles in files.items()}
+
+
+def _predict_chain(chain: Sequence[Predictor], case: Case) -> ScoreArray:
+    """All stages of one configuration, each fed with the label map of the one before."""
+    image = _read(case.image_files, chain[0].plan)
+    label: LabelMap | None = None
+    for stage in chain[:-1]:
+        scores, properties = predict_image(stage, image, label)
+        label_zyx = labels_from_logits(scores, properties, stage.plan, stage.kind)
+        label = LabelMap(label_zyx, image.geometry, str(label_zyx.dtype))
+        del scores
+    scores, properties = predict_image(chain[-1], image, label)
+    return ScoreArray(scores, properties, chain[-1].plan, chain[-1].kind)
+
+
+def _export_final(
+    files: Mapping[str, Path], members: Sequence[ScoreArray], finish: Callable[[np.ndarray], np.ndarray] | None
+) -> None:
+    first = members[0]
+    if len(members) == 1:
+        label_zyx = labels_from_logits(first.scores_czyx, first.properties, first.plan, first.kind)
+    else:
+        label_zyx = mean_labels(members)
+    label_zyx = label_zyx if finish is None else finish(label_zyx)
+    write_label(files[LABEL], label_zyx, first.properties.geometry, first.plan.preprocess.reader)
+    if PROBABILITIES in files:
+        probabilities: Sequence[Probabilities] = members
+        write_npz(files[PROBABILITIES], probabilities)
+
+
+def _export(
+    files: Mapping[str, Path], scores: np.ndarray, properties: CaseProperties, plan: PredictPlan, kind: ScoreKind
+) -> None:
+    label_zyx = labels_from_logits(scores, properties, plan, kind)
+    write_label(files[LABEL], label_zyx, properties.geometry, plan.preprocess.reader)
+    if PROBABILITIES in files:
+        require_free_disk(files[LABEL].parent, scores.nbytes, "its probabilities")
+        write_probabilities(files[PROBABILITIES], scores, properties, plan, kind)
+
+
+def _read(files: Sequence[Path], plan: PredictPlan) -> Image:
+    image = read_image(files, plan.preprocess.reader)
+    require_finite(image.array_czyx)
+    return image
+
+
+def _valid_records(inspection_file: Path) -> Mapping[str, CaseRecord]:
+    """The records of a test batch, if all its images can be used."""
+    records = read_batch(inspection_file).cases
+    problems = [p.text for record in records.values() for p in record.problems if p.severity == "error"]
+    if problems:
+        raise DatasetError("test images that cannot be predicted:\n" + "\n".join(problems))
+    return records
+
+
+def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[str, tuple[Path, str]]:
+    """Case -> (label map of the previous stage, its digest)."""
+    listed = read_json(manifest)
+    try:
+        labels = {
+            case_id: (manifest.parent / entry["file"], str(entry["digest"]))
+            for case_id, entry in listed["cases"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise DamagedFileError(manifest, f"not a list of predictions ({problem!r})") from problem
+    missing = sorted(records.keys() - labels.keys())
+    if missing:
+        raise DatasetError(f"{manifest}: the previous stage did not predict {', '.join(missing[:5])}; predict it first")
+    return labels
+
+
+def _read_previous(entry: tuple[Path, str], plan: PredictPlan) -> LabelMap:
+    path, digest = entry
+    if not path.is_file() or file_digest(path) != digest:
+        raise DamagedFileError(path, "not the label map the previous stage recorded", "predict the previous stage again")
+    return read_label(path, plan.preprocess.reader)
+
+
+def _score_bytes(record: CaseRecord, plan: PredictPlan) -> int:
+    """Upper estimate of a case's scores from its raw grid: what cropping may save is not counted."""
+    if record.geometry is None:
+        return 0
+    spacing = [record.geometry.spacing_zyx[axis] for axis in plan.preprocess.transpose_forward]
+    target = (spacing[0], *plan.preprocess.spacing_mm) if plan.preprocess.is_2d else plan.preprocess.spacing_mm
+    growth = float(np.prod([before / after for before, after in zip(spacing, target, strict=True)]))
+    return int(np.prod(record.geometry.shape_zyx, dtype=np.float64) * growth * plan.labels.num_outputs * 4)
+
+
+def _write_batch(
+    output: Path,
+    files: Mapping[str, Mapping[str, Path]],
+    digests: Mapping[str, Mapping[str, str]],
+    inputs: Mapping[str, str],
+) -> None:
+    entries: dict[str, dict[str, object]] = {}
+    for case_id, roles in files.items():
+        done = digests[case_id]
+        entry: dict[str, object] = {"file": roles[LABEL], "digest": done[LABEL], "inputs": inputs[case_id]}
+        if PROBABILITIES in roles:
+            name = roles[PROBABILITIES].relative_to(output.parent).as_posix()
+            entry["probabilities"] = {"file": name, "digest": done[PROBABILITIES]}
+        entries[case_id] = entry
+    write_manifest(output, output.parent, entries)

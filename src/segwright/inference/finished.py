@@ -1,0 +1,173 @@
+"""What lets a killed prediction go on where it was: a note beside the outputs of every finished case.
+
+Snakemake deletes declared outputs (the manifests) before a job starts, so they cannot say what is finished. A note lies
+in an undeclared folder and records what a case was made from and the digests of its files. A case is kept only if both
+fit; otherwise it is made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
+from segwright.core.files import file_digest, read_json, write_json
+
+MANIFEST_VERSION = 1
+_FOLDER = ".finished"
+
+Files = Mapping[str, Path]
+"""Role (``label``, ``probabilities``, ``next_stage/<configuration>``) -> file."""
+
+
+def finished_digests(folder: Path, case_id: str, inputs: str, files: Files) -> dict[str, str] | None:
+    """Digests of a finished case's files by role, or None if anything is missing, altered or made from other inputs."""
+    note = _read_note(_note(folder, case_id))
+    if note is None or note.get("inputs") != inputs:
+        return None
+    recorded: Mapping[str, Any] = note["files"]
+    digests = {}
+    for role, file in files.items():
+        entry = recorded.get(role)
+        if entry is None or folder / entry["file"] != file or not file.is_file() or file_digest(file) != entry["digest"]:
+            return None
+        digests[role] = str(entry["digest"])
+    return digests
+
+
+def note_finished(folder: Path, owner: str, case_id: str, inputs: str, files: Files) -> dict[str, str]:
+    """Record a case whose files were just written; files of an older note that it replaces are removed."""
+    digests = {role: file_digest(file) for role, file in files.items()}
+    keep = {file.relative_to(folder).as_posix() for file in files.values()}
+    _remove_files(folder, _read_note(_note(folder, case_id)), keep)
+    entries = {
+        role: {"file": file.relative_to(folder).as_posix(), "digest": digests[role]} for role, file in files.items()
+    }
+    write_json(_note(folder, case_id), {"owner": owner, "inputs": inputs, "files": entries})
+    return digests
+
+
+def remove_stale(folder: Path, owner: str, case_ids: Collection[str]) -> None:
+    """Remove cases (files and notes) that ``owner``, a fold or a batch, once made and no longer has."""
+    for path in sorted((folder / _FOLDER).glob("*.json")):
+        note = _read_note(path)
+        if note is not None and note.get("owner") == owner and path.name.removesuffix(".json") not in case_ids:
+            _remove_files(folder, note, set())
+            path.unlink()
+
+
+def write_manifest(path: Path, folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write ``{"version": 1, "cases": {case: {"file", "digest", ...}}}``; a Path value becomes relative to ``path``."""
+    content = {
+        case_id: {
+            key: value.relative_to(folder).as_posix() if isinstance(value, Path) else value
+            for key, value in entry.items()
+        }
+        for case_id, entry in cases.items()
+    }
+    write_json(path, {"version": MANIFEST_VERSION, "cases": content})
+
+
+def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Refuse to begin what would fill the disk.
+
+    Raises:
+        DatasetError: says how much is needed and how much is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(folder).free
+    if needed_bytes > free_bytes:
+        raise DatasetError(
+            f"{folder}: {what} need up to {_size(needed_bytes)} but only {_size(free_bytes)} are free on this disk; "
+            "free some space, put the results on another disk, or do without probabilities"
+        )
+
+
+class naming_case:  # noqa: N801 - used like a function, in `with`
+    """Context that makes every error say which case it met. A user's mistake or a full disk becomes one message."""
+
+    def __init__(self, case_id: str) -> None:
+        self._case_id = case_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, (SegwrightError, OSError)):
+            raise DatasetError(f"case {self._case_id}: {error}") from error
+        if error is not None:
+            error.add_note(f"(case {self._case_id})")
+
+
+class Exporter:
+    """Runs the exports of cases beside the prediction of the next ones; the first error ends everything.
+
+    Threads are enough: compressing, writing and numpy's array work release Python's lock. Few cases wait at a time,
+    because each holds its scores in memory.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ThreadPoolExecutor(workers - 1, "export") if workers > 1 else None
+        self._waiting: deque[Future[None]] = deque()
+        self._limit = workers
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def submit(self, case_id: str, export: Callable[[], None]) -> None:
+        """Run ``export`` now or soon.
+
+        Raises:
+            DatasetError: this or an earlier export failed in a way a user can mend; names its case.
+        """
+        if self._pool is None:
+            _export(case_id, export)
+            return
+        while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(_export, case_id, export))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None:
+            for future in self._waiting:
+                future.result()
+
+
+def _export(case_id: str, export: Callable[[], None]) -> None:
+    with naming_case(case_id):
+        export()
+
+
+def _note(folder: Path, case_id: str) -> Path:
+    return folder / _FOLDER / f"{case_id}.json"
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    """A note's content; None where there is none or it is not readable (it only saves work)."""
+    if not path.is_file():
+        return None
+    try:
+        note = read_json(path)
+    except DamagedFileError:
+        return None
+    if not isinstance(note, dict) or not isinstance(note.get("files"), dict):
+        return None
+    return note
+
+
+def _remove_files(folder: Path, note: Mapping[str, Any] | None, keep: Iterable[str]) -> None:
+    for entry in (note or {"files": {}})["files"].values():
+        if entry["file"] not in keep:
+            (folder / entry["file"]).unlink(missing_ok=True)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

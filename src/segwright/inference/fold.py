@@ -1,0 +1,231 @@
+"""Predict the validation cases of one fold, from their stored (preprocessed) form: out-of-fold predictions (method 9.7).
+
+For each case: a segmentation on the raw grid, probabilities if ensembles will be tried, and label maps on the stored
+grid of every next stage (cascade), made from the scores. Finished cases are kept when all they depend on is unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from segwright.core.errors import DatasetError
+from segwright.core.files import json_digest
+from segwright.core.plans import PredictPlan
+from segwright.core.progress import progress
+from segwright.core.settings import PredictionSettings
+from segwright.images.readers import write_label
+from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
+from segwright.inference.finished import (
+    Exporter,
+    finished_digests,
+    naming_case,
+    note_finished,
+    remove_stale,
+    require_free_disk,
+    write_manifest,
+)
+from segwright.inference.next_stage import NextStageMaps, read_next_stage, write_label_array, write_next_stage
+from segwright.inference.predictor import Predictor, TrainingFacts, prediction_digest, read_training_facts
+from segwright.inference.probabilities import SUFFIX, write_probabilities
+from segwright.preprocessing.case import CaseProperties
+from segwright.preprocessing.store import PreprocessedStore
+from segwright.splits import Fold
+
+log = logging.getLogger(__name__)
+
+LABEL, PROBABILITIES, NEXT_STAGE = "label", "probabilities", "next_stage/"
+_SCORE_BYTES = 4
+
+
+def predict_fold(
+    plan: PredictPlan,
+    *,
+    weights: Path,
+    training_json: Path,
+    index: Path,
+    fold: Fold,
+    output: Path,
+    settings: PredictionSettings,
+    device: str,
+    file_ending: str,
+    save_probabilities: bool,
+    next_stage_indices: Mapping[str, Path] | None = None,
+    next_stage_maps: Path | None = None,
+    plugins: Sequence[Path] = (),
+    workers: int = 2,
+) -> None:
+    """Predict ``fold.val`` and write ``validation.json``, ``probabilities.json`` and ``next_stage.json`` to ``output``.
+
+    Args:
+        index: index.json of this configuration's preprocessed store.
+        file_ending: of the segmentations, with the dot.
+        save_probabilities: False writes a probabilities.json without cases.
+        next_stage_indices: next configuration -> index.json of its store.
+        next_stage_maps: the previous stage's next_stage.json, if this configuration is a cascade.
+        workers: 1 exports each case before the next is predicted; more let exports run beside the prediction.
+
+    Raises:
+        DatasetError: a case cannot be predicted or written (names it), or the disk is too small for the probabilities.
+        ModelError: the weights do not fit. DamagedFileError: a file it reads is not what it should be.
+    """
+    _Fold(
+        plan=plan,
+        weights=weights,
+        training=read_training_facts(training_json),
+        store=PreprocessedStore(index),
+        fold=fold,
+        output=output,
+        settings=settings,
+        device=device,
+        file_ending=file_ending,
+        save_probabilities=save_probabilities,
+        targets={name: PreprocessedStore(path) for name, path in sorted((next_stage_indices or {}).items())},
+        previous=None if next_stage_maps is None else read_next_stage(next_stage_maps, plan.configuration),
+        plugins=tuple(plugins),
+        workers=workers,
+    ).predict()
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """One call of :func:`predict_fold`, its files opened."""
+
+    plan: PredictPlan
+    weights: Path
+    training: TrainingFacts
+    store: PreprocessedStore
+    fold: Fold
+    output: Path
+    settings: PredictionSettings
+    device: str
+    file_ending: str
+    save_probabilities: bool
+    targets: Mapping[str, PreprocessedStore]
+    previous: NextStageMaps | None
+    plugins: tuple[Path, ...]
+    workers: int
+
+    def predict(self) -> None:
+        if (self.previous is None) != (self.plan.previous_stage is None):
+            raise DatasetError(f"{self.plan.configuration}: a cascade, and only a cascade, needs its next_stage.json")
+        cases = sorted(self.fold.val)
+        owner = f"fold_{self.fold.name}"
+        remove_stale(self.output, owner, cases)
+        shared = prediction_digest(self.plan, [self.weights], self.settings, self.training)
+        inputs = {case_id: self._inputs(shared, case_id) for case_id in cases}
+        digests: dict[str, dict[str, str]] = {}
+        for case_id in cases:
+            finished = finished_digests(self.output, case_id, inputs[case_id], self._files(case_id))
+            if finished is not None:
+                digests[case_id] = finished
+        missing = [case_id for case_id in cases if case_id not in digests]
+        if digests:
+            log.info("%d of %d cases are finished already", len(digests), len(cases))
+        if missing:
+            self._require_disk(missing)
+            self._predict_cases(missing, owner, inputs, digests)
+        self._write_manifests(cases, inputs, digests)
+
+    def _predict_cases(
+        self, cases: Sequence[str], owner: str, inputs: Mapping[str, str], digests: dict[str, dict[str, str]]
+    ) -> None:
+        predictor = Predictor(
+            self.plan, [self.weights], self.settings, self.device, plugins=self.plugins, training=self.training
+        )
+        title = f"predict {self.plan.configuration} fold {self.fold.name}"
+        with progress(title, len(cases)) as bar, Exporter(self.workers) as exporter:
+            for case_id in cases:
+                with naming_case(case_id):
+                    stored = self.store.open(case_id)
+                    require_finite(stored.image_czyx)
+                    previous = None if self.previous is None else self.previous.read(case_id)
+                    scores = predictor.logits(stored.image_czyx, previous)
+
+                def export(
+                    case_id: str = case_id, scores: np.ndarray = scores, properties: CaseProperties = stored.properties
+                ) -> None:
+                    self._export(case_id, scores, properties, predictor.kind)
+                    digests[case_id] = note_finished(
+                        self.output, owner, case_id, inputs[case_id], self._files(case_id)
+                    )
+
+                exporter.submit(case_id, export)
+                del scores  # so that only the waiting exports hold scores
+                bar.advance(case_id)
+
+    def _export(self, case_id: str, scores: np.ndarray, properties: CaseProperties, kind: ScoreKind) -> None:
+        files = self._files(case_id)
+        label_zyx = labels_from_logits(scores, properties, self.plan, kind)
+        write_label(files[LABEL], label_zyx, properties.geometry, self.plan.preprocess.reader)
+        del label_zyx
+        for name, store in self.targets.items():
+            shape = store.open(case_id).properties.shape
+            label_zyx = next_stage_labels(scores, properties, self.plan, shape, kind)
+            write_label_array(files[NEXT_STAGE + name], label_zyx)
+        if self.save_probabilities:
+            write_probabilities(files[PROBABILITIES], scores, properties, self.plan, kind)
+
+    def _files(self, case_id: str) -> dict[str, Path]:
+        files = {LABEL: self.output / "validation" / f"{case_id}{self.file_ending}"}
+        if self.save_probabilities:
+            files[PROBABILITIES] = self.output / "probabilities" / f"{case_id}{SUFFIX}"
+        for name in self.targets:
+            files[NEXT_STAGE + name] = self.output / "next_stage" / name / f"{case_id}.npy"
+        return files
+
+    def _inputs(self, shared: str, case_id: str) -> str:
+        """Digest of everything the files of a case depend on."""
+        return json_digest(
+            {
+                "prediction": shared,
+                "case": self.store.digest(case_id),
+                "previous": None if self.previous is None else self.previous.digest(case_id),
+                "shapes": {name: store.open(case_id).properties.shape for name, store in self.targets.items()},
+            }
+        )
+
+    def _require_disk(self, cases: Sequence[str]) -> None:
+        if not self.save_probabilities:
+            return
+        voxels = sum(int(np.prod(self.store.open(case_id).properties.shape)) for case_id in cases)
+        needed_bytes = voxels * self.plan.labels.num_outputs * _SCORE_BYTES
+        require_free_disk(self.output, needed_bytes, f"the probabilities of {len(cases)} cases")
+
+    def _write_manifests(
+        self, cases: Sequence[str], inputs: Mapping[str, str], digests: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        files = {case_id: self._files(case_id) for case_id in cases}
+
+        def entries(role: str) -> dict[str, dict[str, Path | str]]:
+            return {
+                case_id: {"file": files[case_id][role], "digest": digests[case_id][role], "inputs": inputs[case_id]}
+                for case_id in cases
+            }
+
+        write_manifest(self.output / "validation.json", self.output, entries(LABEL))
+        probabilities = entries(PROBABILITIES) if self.save_probabilities else {}
+        write_manifest(self.output / "probabilities.json", self.output, probabilities)
+        targets = {
+            name: {
+                case_id: (files[case_id][NEXT_STAGE + name], digests[case_id][NEXT_STAGE + name]) for case_id in cases
+            }
+            for name in self.targets
+        }
+        write_next_stage(self.output / "next_stage.json", targets)
+
+
+def require_finite(image_czyx: np.ndarray) -> None:
+    """Refuse an image with values that are not numbers: the network would spread them over the whole tile.
+
+    Raises:
+        DatasetError: says which channel.
+    """
+    for channel, values in enumerate(image_czyx):
+        if not np.isfinite(values).all():
+            raise DatasetError(f"channel {channel} holds values that are infinite or not numbers; repair the image")

@@ -1,0 +1,226 @@
+"""The predictor: one configuration with the weights of one or several folds, from preprocessed image to scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segwright.core.errors import DamagedFileError, ModelError
+from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.plans import PredictPlan
+from segwright.core.registry import load_plugins
+from segwright.core.settings import PredictionSettings
+from segwright.core.versions import STAGE_VERSION
+from segwright.inference.export import ScoreKind
+from segwright.inference.sliding_window import Input, Window, predict_scores
+from segwright.networks.build import build_network
+from segwright.networks.weights import load_into, load_weights
+
+log = logging.getLogger(__name__)
+
+_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": None}
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What prediction must know of a training: its ``training.json``.
+
+    Attributes:
+        mirror_axes: spatial axes that were flipped in training, so may be flipped in prediction.
+        network: name of a plugin's network that was trained instead of the planned one, or None.
+        plugins: plugin file name -> digest, all that were loaded in training.
+    """
+
+    mirror_axes: tuple[int, ...] = ()
+    network: str | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_training_facts(path: Path | str) -> TrainingFacts:
+    """Read a fold's ``training.json``.
+
+    Raises:
+        DamagedFileError: it is missing or not such a file.
+    """
+    record = read_json(path)
+    try:
+        return TrainingFacts(
+            mirror_axes=tuple(int(axis) for axis in record["mirror_axes"]),
+            network=record.get("settings", {}).get("network"),
+            plugins={str(name): str(digest) for name, digest in (record.get("plugins") or {}).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise DamagedFileError(path, f"not a training record ({problem!r})", "train this fold again") from problem
+
+
+def merge_training_facts(facts: Sequence[TrainingFacts]) -> TrainingFacts:
+    """Facts of several folds that predict together; only axes flipped in all of them are flipped.
+
+    Raises:
+        ModelError: the folds have different networks, so their weights cannot be averaged in one.
+    """
+    if len({entry.network for entry in facts}) != 1:
+        raise ModelError("the folds were trained with different networks; train them again with one setting")
+    common = set.intersection(*(set(entry.mirror_axes) for entry in facts))
+    plugins = {name: digest for entry in facts for name, digest in entry.plugins.items()}
+    return TrainingFacts(tuple(sorted(common)), facts[0].network, plugins)
+
+
+class Predictor:
+    """Predicts with one configuration; weights of several folds are averaged (method 10.2).
+
+    The network exists once; the folds' weights wait on the CPU and take turns.
+
+    Attributes:
+        kind: what :meth:`logits` returns (``prediction.average``).
+        digest: changes with everything the scores depend on besides the image.
+
+    Raises:
+        ModelError: weights do not fit the plan, or a plugin the model needs was not given.
+        DamagedFileError: a weights file is unreadable.
+    """
+
+    def __init__(
+        self,
+        plan: PredictPlan,
+        weights: Sequence[Path],
+        settings: PredictionSettings,
+        device: str,
+        mirror_axes: Sequence[int] = (),
+        plugins: Sequence[Path] = (),
+        training: TrainingFacts | None = None,
+    ) -> None:
+        if not weights:
+            raise ModelError(f"{plan.configuration}: there are no weights to predict with; train at least one fold")
+        training = training or TrainingFacts(tuple(mirror_axes))
+        _require_plugins(training.plugins, load_plugins(plugins))
+        self.plan = plan
+        self.kind: ScoreKind = settings.average
+        self.device = torch.device(device)
+        self.digest = prediction_digest(plan, weights, settings, training)
+        architecture = plan.architecture
+        if training.network:
+            architecture = replace(architecture, kind=training.network)
+        self._network = build_network(architecture, plan.num_input_channels, plan.labels.num_outputs, False)
+        self._network = self._network.to(self.device).eval()
+        self._folds = [_checked(load_weights(path), path) for path in weights]
+        self._loaded: int | None = None
+        self._window = Window(
+            patch_size=plan.patch_size,
+            num_outputs=plan.labels.num_outputs,
+            tile_step=settings.tile_step,
+            gaussian=settings.gaussian,
+            mirror_axes=training.mirror_axes if settings.mirroring else (),
+            activation=_activation(plan, settings),
+            autocast=_AUTOCAST[resolve_precision(settings.precision, self.device.type)],
+        )
+
+    def logits(self, image_czyx: np.ndarray, previous_label_zyx: np.ndarray | None = None) -> np.ndarray:
+        """Scores on the stored grid: float32 (outputs, z, y, x), the mean over tiles, mirrors and folds.
+
+        Args:
+            image_czyx: preprocessed float32 image, may be a read-only memory map.
+            previous_label_zyx: for a cascade the previous stage's label map on the same grid.
+
+        Raises:
+            ModelError: a value is infinite or not a number, or the device has too little memory.
+        """
+        source = self._source(image_czyx, previous_label_zyx)
+        total: Tensor | None = None
+        try:
+            for fold in range(len(self._folds)):
+                self._use(fold)
+                with _fast_convolutions():
+                    scores = predict_scores(self._network, source, self._window, self.device)
+                scores = scores.cpu() if len(self._folds) > 1 else scores
+                total = scores if total is None else total.add_(scores)
+        except torch.OutOfMemoryError as problem:
+            raise ModelError(
+                f"{self.device}: too little memory for one tile of {self.plan.patch_size} voxels; "
+                "let fewer jobs share the GPU (execution.jobs_per_gpu) or use execution.device: cpu"
+            ) from problem
+        assert total is not None  # __init__ refuses an empty list of weights
+        result: np.ndarray = (total / len(self._folds) if len(self._folds) > 1 else total).cpu().numpy()
+        if not np.isfinite(result).all():
+            raise ModelError(
+                f"{self.plan.configuration}: the network's output is not finite; "
+                "with reduced precision use prediction.precision: fp32 or bf16, else the weights are unusable"
+            )
+        return result
+
+    def _source(self, image_czyx: np.ndarray, previous_label_zyx: np.ndarray | None) -> Input:
+        if (previous_label_zyx is None) != (self.plan.previous_stage is None):
+            need = "needs" if self.plan.previous_stage else "takes no"
+            raise ValueError(f"{self.plan.configuration} {need} label maps of a previous stage")
+        if previous_label_zyx is None:
+            return Input(image_czyx)
+        if previous_label_zyx.shape != image_czyx.shape[1:]:
+            raise ValueError(f"previous label map {previous_label_zyx.shape}, image {image_czyx.shape[1:]}")
+        return Input(image_czyx, previous_label_zyx, self.plan.labels.foreground_labels)
+
+    def _use(self, fold: int) -> None:
+        if self._loaded != fold:
+            load_into(self._network, self._folds[fold], strict=True)
+            self._loaded = fold
+
+
+def prediction_digest(
+    plan: PredictPlan, weights: Sequence[Path], settings: PredictionSettings, training: TrainingFacts
+) -> str:
+    """Digest of everything scores and label maps depend on besides the case. Device and workers are not in it."""
+    return json_digest(
+        {
+            "version": STAGE_VERSION["inference"],
+            "plan": plan.to_json(),
+            "weights": [file_digest(path) for path in weights],
+            "tile_step": settings.tile_step,
+            "gaussian": settings.gaussian,
+            "mirror_axes": training.mirror_axes if settings.mirroring else (),
+            "average": settings.average,
+            "precision": settings.precision,
+            "network": training.network,
+            "plugins": dict(training.plugins),
+        }
+    )
+
+
+def resolve_precision(precision: str, device_type: str) -> str:
+    """``auto``: fp16 on CUDA as v2, else fp32."""
+    if precision != "auto":
+        return precision
+    return "fp16" if device_type == "cuda" else "fp32"
+
+
+def _activation(plan: PredictPlan, settings: PredictionSettings) -> Any:
+    if settings.average == "logits":
+        return None
+    return "sigmoid" if plan.labels.has_regions else "softmax"
+
+
+def _checked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{path}: {name} is not finite (the training diverged); train this fold again")
+    return state
+
+
+def _require_plugins(needed: Mapping[str, str], loaded: Mapping[str, str]) -> None:
+    for name, digest in needed.items():
+        if loaded.get(name) != digest:
+            found = "another version of it was given" if name in loaded else "it was not given"
+            raise ModelError(f"the model was trained with the plugin {name} ({digest[:12]}), {found}; use --plugin FILE")
+
+
+@contextmanager
+def _fast_convolutions() -> Iterator[None]:
+    """Let cuDNN choose the fastest algorithm: every tile has the same shape."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+        yield

@@ -1,0 +1,268 @@
+"""Preprocessing of a batch of cases into a content-addressed store (design, decision 3).
+
+The output JSON says which file holds each case. The files lie beside it in ``cases/``, named by the digest of all they
+depend on, with a journal a batch that says what each should contain. Snakemake deletes the output JSON before a job starts,
+but neither files nor journal: what is there and unharmed is kept, what is missing is made, what is stale is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segwright.core.dataset import Case, Dataset
+from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
+from segwright.core.files import TEMPORARY_PREFIX, file_digest, json_digest, read_json, write_json
+from segwright.core.plans import PreprocessPlan
+from segwright.core.progress import progress
+from segwright.images.readers import read_image, read_label
+from segwright.preprocessing.axes import single_blas_thread
+from segwright.preprocessing.case import preprocess_case
+from segwright.preprocessing.store import ENDING, FORMAT_VERSION, write_stored_case
+
+log = logging.getLogger(__name__)
+
+BATCH_VERSION = 1
+RESULT_VERSION = 1
+"""Raised when preprocessing gives other arrays for equal inputs: stored cases are then made again."""
+
+_DIGEST_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One case to make. ``inputs`` is the digest of all its result depends on."""
+
+    case: Case
+    plan: PreprocessPlan
+    path: Path
+    inputs: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a task: the SHA-256 of the stored file, or the message of an error the user can mend."""
+
+    content: str = ""
+    problem: str = ""
+
+
+def preprocess_batch(
+    dataset: Dataset,
+    inspection_file: Path,
+    plan: PreprocessPlan,
+    output: Path,
+    cases_folder: Path,
+    workers: int = 1,
+) -> None:
+    """Preprocess the cases of one inspection batch, and say in ``output`` where they are.
+
+    Args:
+        dataset: where the raw files lie.
+        inspection_file: the batch's inspection JSON: its cases and the digests of their raw files.
+        plan: the preprocess slice.
+        output: JSON to write; the same bytes for any number of workers.
+        cases_folder: folder of the stored cases, beside or below ``output``.
+        workers: processes; each needs the memory of one case.
+
+    Raises:
+        DatasetError: cases could not be preprocessed; one message names all of them. What was finished is kept.
+        SegwrightError: a worker process was killed.
+    """
+    output, cases_folder = Path(output), Path(cases_folder)
+    records = _records(Path(inspection_file))
+    tasks = {}
+    for case_id, record in sorted(records.items()):
+        inputs = inputs_digest(record, plan)
+        tasks[case_id] = _Task(dataset.training_case(case_id), plan, cases_folder / _file_name(case_id, inputs), inputs)
+    cases_folder.mkdir(parents=True, exist_ok=True)
+    journal = _Journal(cases_folder / f"{output.stem}.journal.json")
+    _remove_stale(cases_folder, tasks, set(journal.entries), {case.case_id for case in dataset.training})
+    entries = {case_id: journal.entries[case_id] for case_id, task in tasks.items() if journal.is_intact(case_id, task)}
+    missing = {case_id: task for case_id, task in tasks.items() if case_id not in entries}
+    log.info("%d of %d cases are there already", len(entries), len(tasks))
+    journal.replace(entries)
+    problems = []
+    with progress(f"preprocess {output.stem}", len(missing)) as bar:
+        for case_id, outcome in _run(missing, workers):
+            if outcome.problem:
+                problems.append(f"case {case_id}: {outcome.problem}")
+            else:
+                entries[case_id] = _entry(tasks[case_id], cases_folder, output, outcome.content)
+                journal.replace(entries)
+            bar.advance(case_id)
+    if problems:
+        raise DatasetError("\n".join(sorted(problems)))
+    cases = {case_id: entries[case_id] for case_id in sorted(entries)}
+    write_json(output, {"version": BATCH_VERSION, "data_id": plan.data_id, "batch": output.stem, "cases": cases})
+
+
+def write_index(batch_files: Sequence[Path], output: Path) -> None:
+    """Write the index of a store: batch name -> digest of its JSON, all of one data_id.
+
+    Raises:
+        DamagedFileError: a batch file is missing or damaged. DatasetError: batches of different stores, or a case twice.
+    """
+    data_ids: dict[str, Path] = {}
+    batches: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for path in sorted(map(Path, batch_files), key=lambda path: path.name):
+        content = read_json(path)
+        try:
+            data_ids.setdefault(str(content["data_id"]), path)
+            case_ids = list(content["cases"])
+        except (KeyError, TypeError) as error:
+            raise DamagedFileError(path, f"not a batch of preprocessed cases ({error!r})") from error
+        for case_id in case_ids:
+            if case_id in owner:
+                raise DatasetError(f"{path}: case {case_id} is also in {owner[case_id]}; preprocess the dataset anew")
+            owner[case_id] = path.stem
+        batches[path.stem] = file_digest(path)
+    if len(data_ids) != 1:
+        raise DatasetError(f"{output}: an index needs batches of exactly one data_id, not of {sorted(data_ids)}")
+    write_json(output, {"version": BATCH_VERSION, "data_id": next(iter(data_ids)), "batches": batches})
+
+
+def inputs_digest(record: Mapping[str, Any], plan: PreprocessPlan) -> str:
+    """Digest of all a stored case depends on: its raw files, the grid read from them, the plan, and this program's rules."""
+    return json_digest(
+        {
+            "case": record["digest"],
+            "geometry": record.get("geometry"),
+            "plan": plan.to_json(),
+            "version": [RESULT_VERSION, FORMAT_VERSION],
+        }
+    )
+
+
+class _Journal:
+    """The undeclared record of what is in the store for one batch, rewritten after every case."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, str]] = {}
+        if path.is_file():
+            try:
+                self.entries = {str(case_id): dict(entry) for case_id, entry in read_json(path).items()}
+            except (DamagedFileError, AttributeError, TypeError, ValueError) as error:
+                log.warning("%s: damaged, its cases are preprocessed again (%s)", path, error)
+
+    def is_intact(self, case_id: str, task: _Task) -> bool:
+        """Whether the case was made from the same inputs and its file still has the content it was written with."""
+        entry = self.entries.get(case_id, {})
+        if entry.get("inputs") != task.inputs or not task.path.is_file():
+            return False
+        if file_digest(task.path) == entry.get("content"):
+            return True
+        log.warning("%s: its content has changed; it is made again", task.path)
+        return False
+
+    def replace(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+        write_json(self.path, entries)
+
+
+def _records(inspection_file: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(inspection_file)["cases"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(inspection_file, f"not an inspection file ({error!r})") from error
+
+
+def _file_name(case_id: str, inputs: str) -> str:
+    if case_id in ("", ".", "..") or "/" in case_id or "\\" in case_id or case_id.startswith(TEMPORARY_PREFIX):
+        raise DatasetError(f"case {case_id}: its name cannot be a file name; rename it")
+    return f"{case_id}.{inputs[:_DIGEST_DIGITS]}{ENDING}"
+
+
+def _entry(task: _Task, cases_folder: Path, output: Path, content: str) -> dict[str, str]:
+    file = (
+        task.path.relative_to(output.parent)
+        if output.parent in task.path.parents
+        else Path(cases_folder.name, task.path.name)
+    )
+    return {"file": file.as_posix(), "inputs": task.inputs, "content": content}
+
+
+def _remove_stale(folder: Path, tasks: Mapping[str, _Task], journalled: set[str], in_dataset: set[str]) -> None:
+    """Remove older files of this batch's cases, files of cases the dataset no longer has, and what killed writers left.
+
+    Other batches' jobs may be writing here: their cases' files are not touched.
+    """
+    for path in sorted(folder.glob(f"*{ENDING}")):
+        unfinished = path.name.startswith(TEMPORARY_PREFIX)
+        # `.part-<12 digits>-<name>` while written, `<case>.<12 digits>.safetensors` when done
+        name = path.name[len(TEMPORARY_PREFIX) + 13 :] if unfinished else path.name
+        case_id = name[: -len(ENDING) - _DIGEST_DIGITS - 1]
+        mine = case_id in tasks or (case_id in journalled and case_id not in in_dataset) or case_id not in in_dataset
+        if mine and (unfinished or case_id not in tasks or path != tasks[case_id].path):
+            log.info("remove %s", path)
+            path.unlink(missing_ok=True)
+
+
+def _run(tasks: Mapping[str, _Task], workers: int) -> Iterator[tuple[str, _Outcome]]:
+    """Make the cases, in this process or in ``workers`` others; yields them as they finish."""
+    if min(workers, len(tasks)) <= 1:
+        for case_id, task in tasks.items():
+            yield case_id, _named(case_id, lambda task=task: _make(task))  # type: ignore[misc]
+        return
+    waiting = iter(tasks.items())
+    running: dict[Future[_Outcome], str] = {}
+    context = multiprocessing.get_context("spawn")  # BLAS and ITK threads do not survive a fork
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+        while True:
+            # No more than `workers` at a time, so that it is known who was at work when a process is killed.
+            for case_id, task in waiting:
+                running[pool.submit(_make, task)] = case_id
+                if len(running) == workers:
+                    break
+            if not running:
+                return
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                case_id = running[future]
+                try:
+                    outcome = _named(case_id, future.result)
+                except BrokenProcessPool:
+                    raise SegwrightError(
+                        f"a worker process was killed while it preprocessed one of the cases {', '.join(running.values())},"
+                        " most likely because memory ran out; give the job more memory or fewer workers."
+                        " Finished cases are kept"
+                    ) from None
+                del running[future]
+                yield case_id, outcome
+
+
+def _named(case_id: str, work: Any) -> _Outcome:
+    """Call ``work``; an exception that is a bug keeps its type and traceback and gets the case's name."""
+    try:
+        outcome: _Outcome = work()
+    except BrokenProcessPool:
+        raise
+    except BaseException as error:
+        error.add_note(f"while preprocessing case {case_id}")
+        raise
+    return outcome
+
+
+def _make(task: _Task) -> _Outcome:
+    """Read, preprocess and store one case. Errors the user can mend come back as text, as some do not survive pickling."""
+    try:
+        if task.case.label_file is None:
+            raise DatasetError("its label map is missing; add it to labelsTr")
+        with single_blas_thread():
+            case = preprocess_case(
+                read_image(task.case.image_files, task.plan.reader),
+                read_label(task.case.label_file, task.plan.reader),
+                task.plan,
+            )
+            return _Outcome(content=write_stored_case(task.path, case))
+    except SegwrightError as error:
+        return _Outcome(problem=str(error))
+    except MemoryError as error:
+        return _Outcome(problem=f"not enough memory ({error}); give the job more memory or fewer workers")

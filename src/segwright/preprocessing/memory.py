@@ -1,0 +1,42 @@
+"""Memory a case needs while it is preprocessed, estimated from shapes alone (for ``mem_mb`` of a job)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from segwright.core.plans import PreprocessPlan
+from segwright.preprocessing.resampling import new_shape_after
+
+PROGRAM_MB = 200
+"""Interpreter, numpy, scipy and SimpleITK."""
+
+SAFETY = 1.2
+
+
+def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: PreprocessPlan, channels: int) -> int:
+    """Peak resident memory of one worker that preprocesses one case, in MB (10^6 bytes), rounded up.
+
+    Args:
+        shape, spacing: voxels and millimetres of the raw image, axes as stored (before the plan's transposition). Cropping
+            is not foreseen: it only makes the case smaller.
+        channels: image channels.
+    """
+    spacing_mm = [spacing[axis] for axis in plan.transpose_forward]
+    target_mm = [spacing_mm[0], *plan.spacing_mm] if plan.is_2d else list(plan.spacing_mm)
+    voxels = [shape[axis] for axis in plan.transpose_forward]
+    raw, new = prod(voxels), prod(max(1, edge) for edge in new_shape_after(voxels, spacing_mm, target_mm))
+    item_bytes = 4 if _values_stay_small(plan) else 8
+    # Reading: the file's pixels beside the float32 image. Afterwards: raw image, label maps and mask, and then for one
+    # channel a working copy and two intermediate volumes, beside the finished image and label map.
+    reading_bytes = raw * (channels * 4 + 4 + 2)
+    largest = max(raw, new)
+    working_bytes = raw * (channels * 4 + 3) + new * (channels * 4 + 2) + raw * 4 + item_bytes * (raw + largest)
+    locations_bytes = raw * (channels * 4 + 1) + new * (channels * 4 + 1 + (26 if plan.labels.ignore_label else 10))
+    peak_bytes = max(reading_bytes, working_bytes, locations_bytes)
+    return PROGRAM_MB + ceil(SAFETY * peak_bytes / 1e6)
+
+
+def _values_stay_small(plan: PreprocessPlan) -> bool:
+    """Whether resampling can work in float32: normalised images; raw intensities need float64."""
+    return plan.order_of_steps == "normalize_first" and "NoNormalization" not in plan.normalization_schemes

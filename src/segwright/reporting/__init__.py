@@ -1,0 +1,1 @@
+"""Everything a run produced, as one self-contained HTML page."""

@@ -1,0 +1,147 @@
+"""Ensembling and postprocessing of plain folders, for the command line (method 10.7, 12.3)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segwright.core.dataset import Labels
+from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.files import atomic_path, file_digest, read_json
+from segwright.evaluation.manifest import Entry
+from segwright.evaluation.parallel import map_cases
+from segwright.evaluation.summary import chosen_reader, files_with_ending
+from segwright.images.readers import read_header, write_label
+from segwright.inference.export import decide
+from segwright.selection.finish import MANIFEST_NAME, PROBABILITIES_ENDING
+from segwright.selection.label_maps import LabelMapTask, make_label_maps
+from segwright.selection.postprocessing import read_rules
+
+
+def ensemble_folders(
+    inputs: Sequence[Path],
+    output: Path,
+    dataset_json: Path,
+    *,
+    reader: str | None = None,
+    save_probabilities: bool = False,
+    workers: int = 1,
+) -> None:
+    """Average the probabilities of several prediction folders and write label maps to ``output``.
+
+    Each folder holds, for every case, ``{case}.npz`` with ``probabilities`` (outputs, z, y, x) on the raw grid, as
+    `segwright predict --save-probabilities` and nnU-Net v2 write them; the first one also ``{case}{ending}``, whose
+    geometry the results get.
+
+    Raises:
+        DatasetError: fewer than two folders, different cases, or arrays that do not fit each other or the labels.
+        DamagedFileError: a file cannot be read.
+    """
+    labels, ending, facts = _facts(dataset_json)
+    if len(inputs) < 2:
+        raise DatasetError("ensemble: give at least two folders of predictions")
+    _require_other_folder(inputs, output)
+    members = [files_with_ending(folder, PROBABILITIES_ENDING) for folder in inputs]
+    for folder, member in zip(inputs, members, strict=True):
+        different = sorted(set(member) ^ set(members[0]))
+        if different or not member:
+            raise DatasetError(
+                f"ensemble: {folder} and {inputs[0]} must hold the same {PROBABILITIES_ENDING} files, but"
+                f" {', '.join(different[:5]) or 'there are none'} is not in both; predict all with --save-probabilities"
+            )
+    label_maps = files_with_ending(inputs[0], ending)
+    missing = sorted(set(members[0]) - set(label_maps))
+    if missing:
+        raise DatasetError(f"{inputs[0] / (missing[0] + ending)}: the label map that gives the geometry is missing")
+    reader = reader or chosen_reader(facts, ending, next(iter(label_maps.values())))
+    tasks = []
+    for case_id in members[0]:
+        probabilities = output / f"{case_id}{PROBABILITIES_ENDING}" if save_probabilities else None
+        files = tuple(member[case_id] for member in members)
+        like = label_maps[case_id]
+        tasks.append((case_id, _AverageTask(files, like, output / like.name, probabilities, labels, reader)))
+    for _ in map_cases(_average, tasks, workers, "ensemble"):
+        pass
+
+
+def postprocess_folder(
+    inputs: Path,
+    output: Path,
+    postprocessing: Path,
+    dataset_json: Path,
+    *,
+    reader: str | None = None,
+    workers: int = 1,
+) -> None:
+    """Apply the rules of a postprocessing.json to every label map of a folder.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or output and input are the same.
+    """
+    _, ending, facts = _facts(dataset_json)
+    _require_other_folder([inputs], output)
+    files = files_with_ending(inputs, ending)
+    if not files:
+        raise DatasetError(f"{inputs}: there is no file ending in {ending}; correct the folder or dataset.json")
+    reader = reader or chosen_reader(facts, ending, next(iter(files.values())))
+    rules = read_rules(postprocessing)
+    tasks = [
+        LabelMapTask(case_id, output, output / path.name, reader, Entry(path, file_digest(path), inputs), rules=rules)
+        for case_id, path in files.items()
+    ]
+    make_label_maps(tasks, output, output / MANIFEST_NAME, workers, "postprocess")
+
+
+@dataclass(frozen=True)
+class _AverageTask:
+    members: tuple[Path, ...]
+    like: Path
+    output: Path
+    probabilities_output: Path | None
+    labels: Labels
+    reader: str
+
+
+def _average(task: _AverageTask) -> None:
+    geometry, _ = read_header(task.like, task.reader)
+    expected = (task.labels.num_outputs, *geometry.shape_zyx)
+    mean_czyx = np.zeros(expected, np.float32)
+    for path in task.members:
+        member_czyx = _read_npz(path)
+        if member_czyx.shape != expected:
+            raise DatasetError(
+                f"{path}: probabilities of shape {member_czyx.shape}, but the labels and the grid of {task.like} need"
+                f" {expected}; predict all folders from the same images with the same labels"
+            )
+        mean_czyx += member_czyx
+    mean_czyx /= np.float32(len(task.members))
+    write_label(task.output, decide(mean_czyx, task.labels), geometry, task.reader)
+    if task.probabilities_output is not None:
+        with atomic_path(task.probabilities_output) as temporary:
+            np.savez_compressed(temporary, probabilities=mean_czyx)
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            array: np.ndarray = archive["probabilities"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        raise DamagedFileError(path, f"not an .npz file with `probabilities` ({problem})", "predict again") from problem
+    return array
+
+
+def _require_other_folder(inputs: Sequence[Path], output: Path) -> None:
+    if any(folder.resolve() == output.resolve() for folder in inputs):
+        raise DatasetError(f"{output}: is also a folder of inputs; give another one for the results")
+
+
+def _facts(dataset_json: Path) -> tuple[Labels, str, Mapping[str, Any]]:
+    facts = read_json(dataset_json)
+    if not isinstance(facts, dict) or "file_ending" not in facts:
+        raise DatasetError(f"{dataset_json}: the key `file_ending` is missing")
+    return Labels.from_json(facts), str(facts["file_ending"]), facts

@@ -1,0 +1,1 @@
+"""Model folders and archives: made, opened safely, and used to predict."""

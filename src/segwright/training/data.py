@@ -1,0 +1,76 @@
+"""Where the batches of a training come from, and what they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from segwright.core.files import json_digest, read_json
+from segwright.core.settings import TrainingSettings
+from segwright.training.loop import BatchLike
+from segwright.training.request import TrainingRequest
+
+
+class Batches(Protocol):
+    """Where batches come from; see ``training.workers.BatchLoader``."""
+
+    def epoch(self, epoch: int, steps: int) -> Iterator[BatchLike]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The batches of a training and what they depend on.
+
+    Attributes:
+        identity: digests of the data; part of what a state belongs to.
+        mirror_axes: spatial axes flipped in training, and therefore at prediction.
+        training, validation: open a source of batches; validation None: no validation cases.
+    """
+
+    identity: Mapping[str, Any]
+    mirror_axes: tuple[int, ...]
+    training: Callable[[], Batches]
+    validation: Callable[[], Batches] | None
+
+
+def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingData:
+    """Stored cases through the loader: the data of a real training."""
+    from segwright.preprocessing.store import PreprocessedStore
+    from segwright.training.loader import BatchSource, mirror_axes
+    from segwright.training.workers import BatchLoader
+
+    store = PreprocessedStore(request.index)
+    cases = sorted({*request.fold.train, *request.fold.val})
+    identity: dict[str, Any] = {
+        "data_id": store.data_id,
+        "cases": json_digest({case_id: store.digest(case_id) for case_id in cases}),
+    }
+    if request.next_stage is not None:
+        maps = _maps_of(request, read_json(request.next_stage))
+        identity["previous_stage"] = json_digest({case_id: maps.get(case_id, {}).get("digest") for case_id in cases})
+
+    def loader(training: bool) -> Batches:
+        source = BatchSource(
+            index=request.index,
+            case_ids=request.fold.train if training else request.fold.val,
+            plan=request.plan,
+            settings=settings,
+            training=training,
+            next_stage=request.next_stage,
+        )
+        return BatchLoader(source, request.workers)
+
+    return TrainingData(
+        identity=identity,
+        mirror_axes=mirror_axes(request.plan, settings),
+        training=lambda: loader(True),
+        validation=(lambda: loader(False)) if request.fold.val else None,
+    )
+
+
+def _maps_of(request: TrainingRequest, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Per case {file, digest} for this configuration, from a next_stage.json."""
+    entry = record.get(request.plan.configuration, record)
+    return entry if isinstance(entry, Mapping) else {}

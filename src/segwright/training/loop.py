@@ -1,0 +1,221 @@
+"""One epoch: training steps and validation steps (method 9.1 to 9.3). Knows nothing of files, states or deadlines."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segwright.core.errors import SettingsError, TrainingError
+from segwright.training.loss import Loss, LossOptions, Reduce, deep_supervision_weights, keep, weighted_loss
+from segwright.training.metrics import hard_counts
+
+
+class BatchLike(Protocol):
+    """What a step needs of a batch; see ``training.loader.Batch``."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+    @property
+    def targets(self) -> Sequence[np.ndarray]: ...
+    @property
+    def case_ids(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how exactly the network is evaluated.
+
+    Attributes:
+        autocast_type: float16 or bfloat16 for mixed precision, None for float32.
+    """
+
+    device: torch.device
+    autocast_type: torch.dtype | None = None
+
+    @property
+    def precision(self) -> str:
+        return {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.autocast_type]
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast_type is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_type)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaling, in use with float16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.autocast_type is torch.float16)
+
+
+def resolve_compute(precision: str, device: str) -> Compute:
+    """``auto`` is fp16 on CUDA and fp32 elsewhere (method 9.1).
+
+    Raises:
+        SettingsError: fp16 without CUDA.
+    """
+    kind = torch.device(device).type
+    if precision == "fp16" and kind != "cuda":
+        raise SettingsError(f"training.precision fp16 needs CUDA, the device is {kind}; use auto, fp32 or bf16")
+    chosen = ("fp16" if kind == "cuda" else "fp32") if precision == "auto" else precision
+    types = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return Compute(torch.device(device), types[chosen])
+
+
+@dataclass(frozen=True)
+class EpochRules:
+    """What every step of a training has in common."""
+
+    loss: Loss
+    loss_options: LossOptions
+    gradient_clip: float
+    compute: Compute
+    after_step: Callable[[], None] = lambda: None
+    reduce: Reduce = keep
+
+    def total_loss(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        weights = deep_supervision_weights(len(outputs))
+        return weighted_loss(self.loss, weights, outputs, targets[: len(outputs)])
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Mean loss, wall time spent waiting for batches, and (validation) counts (3, classes): tp, fp, fn."""
+
+    loss: float
+    data_wait_s: float
+    counts: np.ndarray | None = None
+
+
+def train_steps(
+    network: Callable[..., Any],
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batches: Iterable[BatchLike],
+    rules: EpochRules,
+) -> EpochResult:
+    """Forward, backward, clip, step, for each batch.
+
+    The loss of a step is looked at only when the next one is under way, so that a GPU never waits for Python.
+
+    Raises:
+        TrainingError: loss or gradient is not finite; names the batch's cases and statistics.
+    """
+    losses: list[float] = []
+    unchecked: tuple[int, BatchLike, Tensor] | None = None
+    clock = _WaitingTime()
+    for step, batch in enumerate(clock.measure(batches)):
+        images, targets = to_device(batch, rules.compute.device)
+        optimizer.zero_grad(set_to_none=True)
+        with rules.compute.autocast():
+            outputs = as_list(network(images))
+        loss = rules.total_loss(outputs, targets)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, rules.gradient_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        if unchecked is not None:
+            losses.append(_finite_loss(*unchecked))
+        # a scaled gradient may overflow: the scaler skips that step and lowers its scale
+        seen = loss.detach() if scaler.is_enabled() else torch.stack((loss.detach(), norm.detach()))
+        unchecked = (step, batch, seen)
+        rules.after_step()
+    if unchecked is not None:
+        losses.append(_finite_loss(*unchecked))
+    return EpochResult(float(np.mean(losses)), clock.waited_s)
+
+
+@torch.no_grad()
+def validation_steps(network: Callable[..., Any], batches: Iterable[BatchLike], rules: EpochRules) -> EpochResult:
+    """Loss over all heads and counts of the full-resolution head (method 9.2, 9.3)."""
+    losses: list[Tensor] = []
+    counts: Tensor | None = None
+    clock = _WaitingTime()
+    for batch in clock.measure(batches):
+        images, targets = to_device(batch, rules.compute.device)
+        with rules.compute.autocast():
+            outputs = as_list(network(images))
+        losses.append(rules.total_loss(outputs, targets))
+        found = hard_counts(outputs[0], targets[0], rules.loss_options)
+        counts = found if counts is None else counts + found
+        rules.after_step()
+    if counts is None:
+        return EpochResult(math.nan, clock.waited_s)
+    mean_loss = float(torch.stack(losses).double().cpu().mean())
+    return EpochResult(mean_loss, clock.waited_s, rules.reduce(counts).cpu().numpy())
+
+
+def to_device(batch: BatchLike, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+    """The batch's arrays as tensors on ``device``; on the CPU they share the arrays' memory."""
+    return _moved(batch.images, device), [_moved(target, device) for target in batch.targets]
+
+
+def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+class _WaitingTime:
+    """Measures how long an iterator lets its user wait."""
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+
+    def measure(self, batches: Iterable[BatchLike]) -> Iterator[BatchLike]:
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited_s += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
+
+def _moved(array: np.ndarray, device: torch.device) -> Tensor:
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)  # torch compares no unsigned 16-bit integers
+    if not array.flags.writeable:
+        array = array.copy()
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _finite_loss(step: int, batch: BatchLike, seen: Tensor) -> float:
+    """The loss of a step that is over.
+
+    Raises:
+        TrainingError: it, or its gradient, is not finite.
+    """
+    values = seen.reshape(-1).tolist()
+    if all(math.isfinite(value) for value in values):
+        return float(values[0])
+    what = "loss" if not math.isfinite(values[0]) else "gradient"
+    raise TrainingError(
+        f"the {what} is not finite (loss {values[0]:g}) in step {step}, {describe(batch)}. If the images are sound, "
+        "lower training.learning_rate, or use precision fp32; the state of the last good epoch is kept"
+    )
+
+
+def describe(batch: BatchLike) -> str:
+    """Cases, per-sample intensity statistics and labels of a batch, for an error message."""
+    samples = []
+    for case_id, image in zip(batch.case_ids, batch.images, strict=True):
+        finite = np.isfinite(image)
+        bad = int(image.size - finite.sum())
+        known = image[finite] if finite.any() else np.zeros(1)
+        samples.append(
+            f"{case_id}: {bad} of {image.size} voxels not finite, "
+            f"min {known.min():.4g}, mean {known.mean():.4g}, max {known.max():.4g}"
+        )
+    labels = np.unique(batch.targets[0]).tolist()[:20]
+    return f"with the cases [{'; '.join(samples)}] and target values {labels}"

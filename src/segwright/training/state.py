@@ -1,0 +1,165 @@
+"""The resumable state of a training, outside the workflow's outputs (design, decision 7).
+
+``state/epoch_000012.pt`` holds everything after 12 epochs, ``epoch_000012.json`` its SHA-256 and what it belongs to,
+``stamp.json`` the latter in words. The digest file is written last and removed first, so whatever instant a writer is
+killed at, what has a fitting digest is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segwright.core.errors import DamagedFileError, TrainingError
+from segwright.core.files import (
+    atomic_path,
+    bytes_digest,
+    file_digest,
+    json_digest,
+    read_json,
+    remove_temporary_files,
+    write_json,
+)
+from segwright.training.lock import LOCK_FILE, OWNER_FILE
+
+log = logging.getLogger(__name__)
+
+STAMP_FILE = "stamp.json"
+KEPT_STATES = 2
+
+
+class StateFolder:
+    """The states in one folder. Its user holds the folder's lock.
+
+    Args:
+        stamp: what the training belongs to; every part must be equal for a state to be resumed.
+    """
+
+    def __init__(self, folder: Path, stamp: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.stamp = dict(stamp)
+        self._digest = json_digest(self.stamp)
+
+    def open(self) -> None:
+        """Remove what killed writers left, and set the states of another training aside."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary_files(self.folder)
+        path = self.folder / STAMP_FILE
+        if path.is_file():
+            differences = self._differences(path)
+            if not differences:
+                return
+            aside = self._set_aside()
+            log.warning(
+                "%s belongs to another training (%s); set aside as %s, starting anew",
+                self.folder,
+                ", ".join(differences),
+                aside.name,
+            )
+        write_json(path, self.stamp)
+
+    def save(self, epoch: int, payload: Mapping[str, Any]) -> None:
+        """Write the state after ``epoch`` epochs and remove all but the newest two.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
+        stream = io.BytesIO()
+        torch.save(dict(payload), stream)
+        path = self._data(epoch)
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(stream.getbuffer())
+            write_json(
+                self._record(epoch),
+                {"epoch": epoch, "sha256": bytes_digest(stream.getbuffer()), "stamp": self._digest},  # type: ignore[arg-type]
+            )
+        except OSError as problem:
+            raise TrainingError(
+                f"{path}: the training state cannot be written ({problem}); "
+                "free disk space or mend the folder's permissions, then run again"
+            ) from problem
+        for old in self._epochs()[KEPT_STATES:]:
+            self._remove(old)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole state of this training, on the CPU; None: there is none.
+
+        A damaged one is named in a warning and removed, and the one before it is used.
+        """
+        for epoch in self._epochs():
+            problem = self._problem(epoch)
+            if problem is None:
+                state = self._read(epoch)
+                if state is not None:
+                    return state
+                problem = "cannot be read"
+            log.warning("%s %s; going on from the state before it", self._data(epoch), problem)
+            self._remove(epoch)
+        return None
+
+    def _read(self, epoch: int) -> dict[str, Any] | None:
+        try:
+            state = torch.load(self._data(epoch), map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    def _problem(self, epoch: int) -> str | None:
+        try:
+            record = read_json(self._record(epoch))
+        except DamagedFileError as damage:
+            return f"has no usable digest ({damage})"
+        if not isinstance(record, dict) or record.get("stamp") != self._digest:
+            return "belongs to another training"
+        path = self._data(epoch)
+        if not path.is_file():
+            return "is missing"
+        return None if file_digest(path) == record.get("sha256") else "is damaged (its SHA-256 differs)"
+
+    def _differences(self, path: Path) -> list[str]:
+        try:
+            found = read_json(path)
+        except DamagedFileError as damage:
+            return [str(damage)]
+        if not isinstance(found, dict):
+            return [f"{path} is not a stamp"]
+        parts = sorted(found.keys() | self.stamp.keys())
+        return [
+            f"{name} differs" for name in parts if json_digest(found.get(name)) != json_digest(self.stamp.get(name))
+        ]
+
+    def _set_aside(self) -> Path:
+        """Move all but the lock into ``state.stale-N``; the stamp last, so that a killed move is taken up again."""
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.stale-{number}")).exists():
+            number += 1
+        aside.mkdir()
+        files = [entry for entry in self.folder.iterdir() if entry.name not in (LOCK_FILE, OWNER_FILE)]
+        for entry in sorted(files, key=lambda entry: (entry.name == STAMP_FILE, entry.name)):
+            entry.rename(aside / entry.name)
+        return aside
+
+    def _epochs(self) -> list[int]:
+        """Numbers of all states, newest first; a data file without digest was not finished and is removed."""
+        recorded = {int(path.stem.split("_")[1]) for path in self.folder.glob("epoch_*.json")}
+        for path in self.folder.glob("epoch_*.pt"):
+            if int(path.stem.split("_")[1]) not in recorded:
+                path.unlink()
+        return sorted(recorded, reverse=True)
+
+    def _remove(self, epoch: int) -> None:
+        self._record(epoch).unlink(missing_ok=True)
+        self._data(epoch).unlink(missing_ok=True)
+
+    def _data(self, epoch: int) -> Path:
+        return self.folder / f"epoch_{epoch:06d}.pt"
+
+    def _record(self, epoch: int) -> Path:
+        return self.folder / f"epoch_{epoch:06d}.json"

@@ -1,0 +1,195 @@
+"""Edit a finished run and assert which jobs run: only what became invalid.
+
+The tests share one project and run in order; each leaves it finished. Images are larger than 1 MB, because Snakemake
+compares smaller files by content and would hide a mistake.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from segwright.core.dataset import batch_of
+from segwright.phantom import make_phantom
+
+from tests.workflow.runner import TINY, Project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("reruns"), pytest.mark.timeout(1500)]
+
+NAME = "Dataset900_Phantom"
+BATCHES = 2
+FINISH = Counter(finish_test=1, report=1)
+SELECT_AND_BELOW = Counter(select_best=1, determine_postprocessing=1, package_model=1, predict_test=1) + FINISH
+ENSEMBLE = Counter(evaluate_ensemble=1)
+REPLAN = Counter(inspect_batch=1, collect_checks=1, require_valid_dataset=1, fingerprint=1, split=1, plan=1)
+
+
+def training_of(configurations: int, folds: int = 2) -> Counter[str]:
+    jobs = configurations * folds
+    return Counter(train_fold=jobs, predict_fold=jobs, summarize_crossval=configurations)
+
+
+def tests_of_members(project: Project, pipeline: str = "default") -> Counter[str]:
+    """An ensemble predicts the test images once more than a single configuration."""
+    members = project.json(f"results/{NAME}/{pipeline}/selection/selection.json")["members"]
+    return Counter(predict_test=len(members) - 1)
+
+
+def make_larger_than_a_megabyte(path: Path) -> None:
+    """Put a long comment into the gzip header: the image stays small, the file does not."""
+    content = gzip.decompress(path.read_bytes())
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = deflate.compress(content) + deflate.flush()
+    header = b"\x1f\x8b\x08\x10" + bytes(4) + b"\x00\xff" + b"x" * 1_200_000 + b"\x00"
+    trailer = zlib.crc32(content).to_bytes(4, "little") + (len(content) & 0xFFFFFFFF).to_bytes(4, "little")
+    path.write_bytes(header + body + trailer)
+
+
+def images(data: Path, folder: str = "imagesTr") -> list[Path]:
+    return sorted((data / folder).glob("*.nii.gz"))
+
+
+def rewrite(path: Path, change: float) -> None:
+    """The same image with slightly other intensities, again larger than a megabyte."""
+    image = sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(image).astype(np.float32)
+    array[0, 0, 0] += change
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(path))
+    make_larger_than_a_megabyte(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / NAME
+    make_phantom("plain", 5, seed=1, output=folder, test_cases=1)
+    for path in [*images(folder), *images(folder, "imagesTs")]:
+        make_larger_than_a_megabyte(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run of one pipeline with 2d and 3d_fullres. The spacing is fixed, so new cases keep the stores."""
+    config = {
+        "datasets": {NAME: {"path": str(data), "splits": {"folds": 2}, "batches": BATCHES}},
+        "defaults": {**TINY, "planning": {**TINY["planning"], "spacing_mm": [1.0, 1.0, 1.0]}},
+        "execution": {"device": "cpu"},
+    }
+    project = Project(tmp_path_factory.mktemp("reruns"), config)
+    project.must_run(cores=2)
+    configurations = project.json(f"results/{NAME}/default/plan/plans.json")["configurations"]
+    assert set(configurations) == {"2d", "3d_fullres"}
+    return project
+
+
+def test_nothing_edited(project: Project) -> None:
+    assert project.must_run().jobs == Counter()
+
+
+def test_image_touched_with_equal_content(project: Project, data: Path) -> None:
+    os.utime(images(data)[0])
+    slow = Path(__file__).parent / "slow_split"
+    assert project.must_run(python_path=slow).jobs == REPLAN
+
+
+def test_image_content_changed(project: Project, data: Path) -> None:
+    rewrite(images(data)[0], 1.0)
+    jobs = project.must_run(cores=2).jobs
+    expected = REPLAN + Counter(preprocess_batch=2, index_preprocessed=2) + training_of(2) + ENSEMBLE + SELECT_AND_BELOW
+    assert jobs == expected + tests_of_members(project)
+
+
+def test_case_added_then_removed(project: Project, data: Path) -> None:
+    added = "phantom_new"
+    source = images(data)[1].name.removesuffix("_0000.nii.gz")
+    shutil.copy(images(data)[1], data / "imagesTr" / f"{added}_0000.nii.gz")
+    shutil.copy(data / "labelsTr" / f"{source}.nii.gz", data / "labelsTr" / f"{added}.nii.gz")
+    rewrite(data / "imagesTr" / f"{added}_0000.nii.gz", 2.0)
+    set_num_training(data, 6)
+    below = Counter(preprocess_batch=2, index_preprocessed=2) + training_of(2) + ENSEMBLE + SELECT_AND_BELOW
+    store = project.folder / f"results/{NAME}/data/preprocessed"
+    before = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
+    assert project.must_run(cores=2).jobs == REPLAN + below + tests_of_members(project)
+    after = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
+    assert {path.name.split(".")[0] for path in after.keys() - before.keys()} == {added}
+    assert all(after[path] == before[path] for path in before), "cases that did not change were written again"
+
+    (data / "imagesTr" / f"{added}_0000.nii.gz").unlink()
+    (data / "labelsTr" / f"{added}.nii.gz").unlink()
+    set_num_training(data, 5)
+    assert batch_of(added, BATCHES) in {batch_of(path.name[:-12], BATCHES) for path in images(data)}
+    assert project.must_run(cores=2).jobs == REPLAN + below + tests_of_members(project)
+    kept = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
+    assert kept == before, "a case was preprocessed again"
+
+
+def test_epochs_changed(project: Project) -> None:
+    project.config["defaults"]["training"]["epochs"] = 2
+    jobs = project.must_run(cores=2).jobs
+    assert jobs == training_of(2) + ENSEMBLE + SELECT_AND_BELOW + tests_of_members(project)
+
+
+def test_batch_size_of_one_configuration_changed(project: Project) -> None:
+    project.config["defaults"]["planning"]["overrides"] = {"3d_fullres": {"batch_size": 3}}
+    jobs = project.must_run(cores=2).jobs
+    # The winner decides whether the test images are predicted again: only with a model that changed.
+    assert jobs - Counter(predict_test=2) == Counter(plan=1) + training_of(1) + ENSEMBLE + SELECT_AND_BELOW - Counter(
+        predict_test=1
+    )
+    assert jobs["predict_test"] <= 2
+
+
+def test_model_deleted(project: Project) -> None:
+    (project.folder / f"results/{NAME}/default/2d/fold_1/model.safetensors").unlink()
+    assert project.must_run("train_all").jobs == Counter(train_fold=1)
+    jobs = project.must_run().jobs
+    assert jobs["train_fold"] == 0 and jobs["predict_fold"] <= 1 and jobs["plan"] == 0
+
+
+def test_plan_made_again_identically(project: Project) -> None:
+    assert project.must_run(options=("-R", "plan")).jobs == Counter(plan=1)
+
+
+def test_pipeline_added_reordered_dropped(project: Project) -> None:
+    project.config["pipelines"] = {
+        "default": {},
+        "wide": {"planning": {"base_features": 6}, "training": {"configurations": ["3d_fullres"]}},
+    }
+    jobs = project.must_run(cores=2).jobs
+    assert jobs == Counter(plan=1) + training_of(1) + SELECT_AND_BELOW
+    project.config["pipelines"] = dict(reversed(project.config["pipelines"].items()))
+    assert project.must_run().jobs == Counter()
+    del project.config["pipelines"]["wide"]
+    assert project.must_run().jobs == Counter()
+
+
+def test_test_image_added(project: Project, data: Path) -> None:
+    existing = images(data, "imagesTs")[0]
+    existing_batch = batch_of(existing.name[:-12], BATCHES)
+    name = next(f"extra_{i}" for i in range(100) if batch_of(f"extra_{i}", BATCHES) != existing_batch)
+    shutil.copy(existing, data / "imagesTs" / f"{name}_0000.nii.gz")
+    jobs = project.must_run().jobs
+    assert jobs == Counter(inspect_test_batch=1, predict_test=1) + tests_of_members(project) + FINISH
+
+
+def test_report_title_changed(project: Project) -> None:
+    project.config["report"] = {"title": "Another title"}
+    assert project.must_run().jobs == Counter(report=1)
+    assert "Another title" in (project.folder / f"results/{NAME}/default/report.html").read_text()
+
+
+def set_num_training(data: Path, count: int) -> None:
+    path = data / "dataset.json"
+    facts = json.loads(path.read_text())
+    facts["numTraining"] = count
+    path.write_text(json.dumps(facts))
