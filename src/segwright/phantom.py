@@ -47,9 +47,9 @@ class Preset:
 
     shape_zyx: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    labels: Mapping[str, Any]
     scene: Literal["organ", "tumour", "ct"] = "organ"
     channels: tuple[str, ...] = ("MRI",)
-    labels: Mapping[str, Any] = None  # type: ignore[assignment]  # filled below
     stored: str = "int16"
     ending: str = ".nii.gz"
     ignore: bool = False

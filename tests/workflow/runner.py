@@ -42,9 +42,7 @@ class Project:
     folder: Path
     config: dict[str, Any]
 
-    def run(
-        self, *targets: str, options: tuple[str, ...] = (), cores: int = 1, python_path: Path | None = None
-    ) -> Run:
+    def run(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1, python_path: Path | None = None) -> Run:
         """Write the configuration and run Snakemake; jobs are counted by rule, collection targets left out."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config_file = self.folder / "config.yaml"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import uuid
@@ -31,7 +30,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     try:
         yield temporary
         _require_absent(output)
-        os.rename(temporary, output)
+        temporary.rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -59,7 +59,7 @@ class PlanningSettings:
 
     planner: str = option("default", "default, resenc, resenc_m, resenc_l, resenc_xl, or a plugin's planner")
     gpu_memory_gb: float | None = option(
-        None, "memory target; None: the planner's own (8, 8, 8, 24, 40)", exclusive_minimum=0
+        None, "memory target; null: the planner's own (8, 8, 8, 24, 40)", exclusive_minimum=0
     )
     spacing_mm: tuple[float, ...] | None = option(
         None, "target spacing instead of the planned one, axes as in the images (z, y, x)"
@@ -69,7 +69,7 @@ class PlanningSettings:
     max_features_3d: int = option(320, "upper limit of feature maps in 3-D", minimum=1)
     max_features_2d: int = option(512, "upper limit of feature maps in 2-D", minimum=1)
     max_stages: int | None = option(
-        None, "upper limit of resolution stages; None: as many as the patch allows", minimum=2
+        None, "upper limit of resolution stages; null: as many as the patch allows", minimum=2
     )
     max_patch_size: int | None = option(
         None, "upper limit of every patch edge in voxels, for small machines", minimum=8

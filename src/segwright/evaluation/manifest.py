@@ -1,6 +1,7 @@
 """Manifests: which file holds a case's label map or probabilities, and the digest it must have.
 
-``{"version": 1, "cases": {case: {"file": path relative to the manifest's folder, "digest": sha256}}}``
+``{"version": 1, "cases": {case: {"file": path relative to the manifest's folder, "digest": sha256}}}``. Predictions of
+test images name a second file a case the same way, under ``probabilities``. ``inference/finished.py`` writes them.
 """
 
 from __future__ import annotations
@@ -38,23 +39,28 @@ class Entry:
         return f"delete {self.manifest} and run again"
 
 
-def read_manifest(path: Path) -> dict[str, Entry]:
+def read_manifest(path: Path, role: str | None = None) -> dict[str, Entry]:
     """The cases of one manifest, sorted by id.
+
+    Args:
+        role: None for the case's main file, else the key of another one, such as ``probabilities``.
 
     Raises:
         DamagedFileError: it is missing or not a manifest.
     """
     record = read_json(path)
     try:
+        files = {
+            str(case_id): entry if role is None else entry[role] for case_id, entry in sorted(record["cases"].items())
+        }
         return {
-            str(case_id): Entry(path.parent / entry["file"], str(entry["digest"]), path)
-            for case_id, entry in sorted(record["cases"].items())
+            case_id: Entry(path.parent / entry["file"], str(entry["digest"]), path) for case_id, entry in files.items()
         }
     except (KeyError, TypeError, AttributeError) as problem:
         raise DamagedFileError(path, f"not a list of cases with files and digests ({problem!r})") from problem
 
 
-def read_manifests(paths: Iterable[Path]) -> dict[str, Entry]:
+def read_manifests(paths: Iterable[Path], role: str | None = None) -> dict[str, Entry]:
     """The cases of several manifests (the folds of a cross-validation, or batches) together, sorted by id.
 
     Raises:
@@ -63,7 +69,7 @@ def read_manifests(paths: Iterable[Path]) -> dict[str, Entry]:
     """
     merged: dict[str, Entry] = {}
     for path in paths:
-        for case_id, entry in read_manifest(path).items():
+        for case_id, entry in read_manifest(path, role).items():
             if case_id in merged:
                 raise DatasetError(
                     f"case {case_id} is in {merged[case_id].manifest} and in {path}, but each case may be predicted"

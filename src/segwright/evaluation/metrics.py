@@ -62,9 +62,7 @@ class Counts:
         return Counts(tp=int(record["TP"]), fp=int(record["FP"]), fn=int(record["FN"]), tn=int(record["TN"]))
 
 
-def joint_histogram(
-    reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels
-) -> NDArray[np.int64]:
+def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels) -> NDArray[np.int64]:
     """Voxels by (reference value, predicted value).
 
     Args:
@@ -99,7 +97,7 @@ def joint_histogram(
 def counts_of_histogram(
     histogram: NDArray[np.int64], labels: Labels, keys: Sequence[LabelKey] | None = None
 ) -> dict[LabelKey, Counts]:
-    """Counts of every evaluated label or region, or of ``keys``; voxels whose reference is the ignore label do not count."""
+    """Counts of every evaluated label or region, or of ``keys``; voxels whose reference is the ignore label are out."""
     counted = histogram
     if labels.ignore_label is not None:
         counted = histogram.copy()
@@ -116,9 +114,7 @@ def counts_of_histogram(
     return result
 
 
-def case_metrics(
-    reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels
-) -> dict[LabelKey, Counts]:
+def case_metrics(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], labels: Labels) -> dict[LabelKey, Counts]:
     """Counts of every evaluated label or region of one case (method 11.1); equal to nnU-Net v2's integers.
 
     Raises:
@@ -132,8 +128,8 @@ def mean_metrics(
 ) -> tuple[dict[LabelKey, dict[str, float]], dict[str, float]]:
     """v2's ``mean`` and ``foreground_mean`` (method 11.2).
 
-    ``mean``: over the cases, leaving out NaN. ``foreground_mean``: plain mean of these over the structures, so a structure
-    that is NaN in every case makes it NaN.
+    ``mean``: over the cases, leaving out NaN. ``foreground_mean``: plain mean of these over the structures, so a
+    structure that is NaN in every case makes it NaN.
     """
     numbers: dict[LabelKey, list[dict[str, float]]] = {key: [] for key in keys}
     for case in cases:

@@ -129,6 +129,15 @@ def read_channels(files: Sequence[Path], reader: str) -> list[Image]:
     return images
 
 
+def read_native(file: Path, reader: str) -> Stored:
+    """Read one file as (channels, z, y, x) in its stored type; for conversion, which must not change values.
+
+    Raises:
+        DatasetError: unreadable, truncated or damaged.
+    """
+    return _reader(reader).read(Path(file), None)
+
+
 def read_label(file: Path, reader: str) -> LabelMap:
     """Read a label map; floats that are whole numbers become integers.
 

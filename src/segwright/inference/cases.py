@@ -1,7 +1,7 @@
 """Predict images: raw files -> preprocessing -> scores -> label maps and probabilities (method 10).
 
-:func:`predict_batch` is the workflow's step for a batch of test images with one configuration; its cascade input are the
-label maps the previous stage predicted before. :func:`predict_images` serves any images with a whole model: every stage
+:func:`predict_batch` is the workflow's step for a batch of test images with one configuration; its cascade input are
+the label maps the previous stage predicted before. :func:`predict_images` serves any images with a whole model: every stage
 of a cascade runs by itself, several configurations are averaged, a final step (postprocessing) is applied.
 """
 
@@ -40,7 +40,7 @@ from segwright.inference.predictor import (
     prediction_digest,
     read_training_facts,
 )
-from segwright.inference.probabilities import SUFFIX, Probabilities, ScoreArray, mean_labels, write_probabilities
+from segwright.inference.probabilities import SUFFIX, ScoreArray, mean_labels, write_npz, write_probabilities
 from segwright.inspection.records import CaseRecord, read_batch
 from segwright.preprocessing.case import CaseProperties, preprocess_case
 
@@ -226,8 +226,7 @@ def _export_final(
     label_zyx = label_zyx if finish is None else finish(label_zyx)
     write_label(files[LABEL], label_zyx, first.properties.geometry, first.plan.preprocess.reader)
     if PROBABILITIES in files:
-        probabilities: Sequence[Probabilities] = members
-        write_npz(files[PROBABILITIES], probabilities)
+        write_npz(files[PROBABILITIES], members)
 
 
 def _export(
@@ -274,7 +273,9 @@ def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[
 def _read_previous(entry: tuple[Path, str], plan: PredictPlan) -> LabelMap:
     path, digest = entry
     if not path.is_file() or file_digest(path) != digest:
-        raise DamagedFileError(path, "not the label map the previous stage recorded", "predict the previous stage again")
+        raise DamagedFileError(
+            path, "not the label map the previous stage recorded", "predict the previous stage again"
+        )
     return read_label(path, plan.preprocess.reader)
 
 

@@ -34,7 +34,12 @@ def finished_digests(folder: Path, case_id: str, inputs: str, files: Files) -> d
     digests = {}
     for role, file in files.items():
         entry = recorded.get(role)
-        if entry is None or folder / entry["file"] != file or not file.is_file() or file_digest(file) != entry["digest"]:
+        if (
+            entry is None
+            or folder / entry["file"] != file
+            or not file.is_file()
+            or file_digest(file) != entry["digest"]
+        ):
             return None
         digests[role] = str(entry["digest"])
     return digests
@@ -88,7 +93,7 @@ def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-class naming_case:  # noqa: N801 - used like a function, in `with`
+class naming_case:
     """Context that makes every error say which case it met. A user's mistake or a full disk becomes one message."""
 
     def __init__(self, case_id: str) -> None:

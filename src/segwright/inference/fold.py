@@ -1,4 +1,4 @@
-"""Predict the validation cases of one fold, from their stored (preprocessed) form: out-of-fold predictions (method 9.7).
+"""Predict the validation cases of one fold from their stored (preprocessed) form: out-of-fold predictions (method 9.7).
 
 For each case: a segmentation on the raw grid, probabilities if ensembles will be tried, and label maps on the stored
 grid of every next stage (cascade), made from the scores. Finished cases are kept when all they depend on is unchanged.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ from segwright.inference.predictor import Predictor, TrainingFacts, prediction_d
 from segwright.inference.probabilities import SUFFIX, write_probabilities
 from segwright.preprocessing.case import CaseProperties
 from segwright.preprocessing.store import PreprocessedStore
-from segwright.splits import Fold
+from segwright.splits import ALL, Fold
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +60,8 @@ def predict_fold(
     workers: int = 2,
 ) -> None:
     """Predict ``fold.val`` and write ``validation.json``, ``probabilities.json`` and ``next_stage.json`` to ``output``.
+
+    The fold ``all`` has seen every case, so nothing is out of fold and the files list no cases.
 
     Args:
         index: index.json of this configuration's preprocessed store.
@@ -114,7 +115,7 @@ class _Fold:
     def predict(self) -> None:
         if (self.previous is None) != (self.plan.previous_stage is None):
             raise DatasetError(f"{self.plan.configuration}: a cascade, and only a cascade, needs its next_stage.json")
-        cases = sorted(self.fold.val)
+        cases = [] if self.fold.name == ALL else sorted(self.fold.val)
         owner = f"fold_{self.fold.name}"
         remove_stale(self.output, owner, cases)
         shared = prediction_digest(self.plan, [self.weights], self.settings, self.training)
@@ -151,9 +152,7 @@ class _Fold:
                     case_id: str = case_id, scores: np.ndarray = scores, properties: CaseProperties = stored.properties
                 ) -> None:
                     self._export(case_id, scores, properties, predictor.kind)
-                    digests[case_id] = note_finished(
-                        self.output, owner, case_id, inputs[case_id], self._files(case_id)
-                    )
+                    digests[case_id] = note_finished(self.output, owner, case_id, inputs[case_id], self._files(case_id))
 
                 exporter.submit(case_id, export)
                 del scores  # so that only the waiting exports hold scores

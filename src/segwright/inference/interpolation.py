@@ -211,7 +211,7 @@ class _Positions:
         return offsets
 
     def interpolate(self, values: np.ndarray, shift: int | np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Float64 scores at the mixed voxels (or the ``chosen`` ones); ``shift`` leads to a channel in flat ``values``."""
+        """Float64 scores at the mixed (or the ``chosen``) voxels; ``shift`` leads to a channel in flat ``values``."""
         base = (self.base if chosen is None else self.base[chosen]) + shift
         weights = [(stride, w if chosen is None else w[chosen]) for stride, w in self.linear]
         return _lerp(values, base, weights)

@@ -45,7 +45,9 @@ class NextStageMaps:
         """
         path, digest = self._entry(case_id)
         if not path.is_file() or file_digest(path) != digest:
-            raise DamagedFileError(path, f"not the label map {self.source} names", f"delete {self.source} and run again")
+            raise DamagedFileError(
+                path, f"not the label map {self.source} names", f"delete {self.source} and run again"
+            )
         label_zyx: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return label_zyx
 

@@ -26,6 +26,7 @@ from segwright.networks.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
 
+_BUILT_IN = ("plain_unet", "residual_unet")
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": None}
 
 
@@ -101,7 +102,6 @@ class Predictor:
         if not weights:
             raise ModelError(f"{plan.configuration}: there are no weights to predict with; train at least one fold")
         training = training or TrainingFacts(tuple(mirror_axes))
-        _require_plugins(training.plugins, load_plugins(plugins))
         self.plan = plan
         self.kind: ScoreKind = settings.average
         self.device = torch.device(device)
@@ -109,10 +109,15 @@ class Predictor:
         architecture = plan.architecture
         if training.network:
             architecture = replace(architecture, kind=training.network)
+        loaded = load_plugins(plugins)
+        if architecture.kind not in _BUILT_IN:  # a plugin's loss or augmentation is not needed to predict
+            _require_plugins(training.plugins, loaded)
         self._network = build_network(architecture, plan.num_input_channels, plan.labels.num_outputs, False)
         self._network = self._network.to(self.device).eval()
-        self._folds = [_checked(load_weights(path), path) for path in weights]
+        self._folds = [(path, _checked(load_weights(path), path)) for path in weights]
         self._loaded: int | None = None
+        for fold in range(len(self._folds)):  # weights that do not fit are refused before any work is done
+            self._use(fold)
         self._window = Window(
             patch_size=plan.patch_size,
             num_outputs=plan.labels.num_outputs,
@@ -168,7 +173,11 @@ class Predictor:
 
     def _use(self, fold: int) -> None:
         if self._loaded != fold:
-            load_into(self._network, self._folds[fold], strict=True)
+            path, state = self._folds[fold]
+            try:
+                load_into(self._network, state, strict=True)
+            except ModelError as problem:
+                raise ModelError(f"{path}: {problem}") from problem
             self._loaded = fold
 
 
@@ -216,7 +225,9 @@ def _require_plugins(needed: Mapping[str, str], loaded: Mapping[str, str]) -> No
     for name, digest in needed.items():
         if loaded.get(name) != digest:
             found = "another version of it was given" if name in loaded else "it was not given"
-            raise ModelError(f"the model was trained with the plugin {name} ({digest[:12]}), {found}; use --plugin FILE")
+            raise ModelError(
+                f"the model was trained with the plugin {name} ({digest[:12]}), {found}; use --plugin FILE"
+            )
 
 
 @contextmanager

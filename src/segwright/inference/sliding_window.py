@@ -132,9 +132,7 @@ def predict_scores(network: Network, source: Input, window: Window, device: torc
 
 
 @torch.inference_mode()
-def _accumulate(
-    network: Network, source: Input, window: Window, device: torch.device, sums_on: torch.device
-) -> Tensor:
+def _accumulate(network: Network, source: Input, window: Window, device: torch.device, sums_on: torch.device) -> Tensor:
     shape = source.image_czyx.shape[1:]
     size = (1,) * (3 - len(window.patch_size)) + window.patch_size
     tiles, alone = _tiles(shape, window)
@@ -163,9 +161,7 @@ def _tiles(shape_zyx: Sequence[int], window: Window) -> tuple[list[tuple[int, ..
     """
     planes = 3 - len(window.patch_size)
     in_tile = tile_positions(shape_zyx[planes:], window.patch_size, window.tile_step)
-    borders = [
-        max(0, edge - length) // 2 for edge, length in zip(window.patch_size, shape_zyx[planes:], strict=True)
-    ]
+    borders = [max(0, edge - length) // 2 for edge, length in zip(window.patch_size, shape_zyx[planes:], strict=True)]
     shifted = [tuple(start - border for start in starts) for starts, border in zip(in_tile, borders, strict=True)]
     tiles = list(itertools.product(*(range(length) for length in shape_zyx[:planes]), *shifted))
     return tiles, all(len(starts) == 1 for starts in in_tile)

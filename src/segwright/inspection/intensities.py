@@ -4,18 +4,16 @@ nnU-Net v2 draws the same number of foreground voxels with replacement from ever
 Here the limit of infinitely many draws is computed instead: the mixture of the cases' empirical distributions, each
 with weight 1/(number of cases with foreground). Mean and standard deviation of the mixture are exact.
 
-Percentiles: every voxel j (ascending) has weight w_j and stands at
-
-    t_j = (w_1 + ... + w_j - w_j / 2 - w_1 / 2) / (1 - w_1 / 2 - w_n / 2),
-
-so the smallest is at 0 and the largest at 1; between voxels the value is interpolated linearly. With equal weights
-(one case, or cases with equally many foreground voxels) t_j = (j - 1) / (n - 1), which is numpy's ``linear`` method.
-Voxels of equal value share the mean of their weights, which moves a percentile by less than one voxel's weight.
+Percentiles: let K cases have foreground and the largest have M foreground voxels. Every case is repeated to M voxels
+(a case with n voxels has each of them M / n times, not necessarily a whole number), which gives N = K M voxels of
+equal weight, and numpy's ``linear`` percentile of those is taken: in ascending order, a value before which C voxels
+come and which stands for c of them covers the ranks C / (N - 1) to (C + c - 1) / (N - 1), and between values it is
+interpolated linearly. With one case, or cases of equal size, this is numpy's percentile of the pooled voxels.
 
 Sketch: a channel of a case with more than 65536 different foreground values (a float image) keeps 16384 groups of
 neighbouring voxels: voxel of rank q in (0, 1) goes to group floor(16384 / pi * arccos(1 - 2 q)), which makes groups
 small at both ends: they hold 1.4e-5 of the voxels at the percentiles 0.5 and 99.5 and 1e-4 at the median. A group is
-its mean and its size, and enters percentiles as one point at its middle. Moments, minimum and maximum stay exact.
+its mean and its size, so a percentile is off by at most one group. Moments, minimum and maximum stay exact.
 """
 
 from __future__ import annotations
@@ -56,11 +54,12 @@ def count_values(voxels: NDArray[np.float32]) -> ValueCounts:
         values, counts = (offsets + int(low)).astype(np.float32), dense[offsets]
     else:
         values, counts = np.unique(voxels, return_counts=True)
-    mean = float(np.average(values.astype(np.float64), weights=counts))
-    variance = float(np.average((values - mean) ** 2, weights=counts))
+    exact = values.astype(np.float64)
+    mean = float(np.average(exact, weights=counts))
+    variance = float(np.average((exact - mean) ** 2, weights=counts))
     sketched = values.size > EXACT_VALUES
     if sketched:
-        means, sizes = _sketch(values.astype(np.float64), counts.astype(np.float64), SKETCH_GROUPS)
+        means, sizes = _sketch(exact, counts.astype(np.float64), SKETCH_GROUPS)
         values, counts = means.astype(np.float32), np.rint(sizes).astype(np.int64)
     return ValueCounts(values, counts, Intensities(int(voxels.size), mean, variance, low, high, sketched))
 
@@ -71,79 +70,70 @@ def mix(cases: Iterable[ValueCounts]) -> IntensityStatistics | None:
     Holds one case at a time and the mixture. The order of the cases only changes rounding.
     """
     mixture = _Mixture()
-    means, variances, lows, highs = [], [], [], []
+    summaries = []
     for case in cases:
-        summary = case.summary
-        if summary.voxels == 0:
-            continue
-        mixture.add(case)
-        means.append(summary.mean)
-        variances.append(summary.variance)
-        lows.append(summary.minimum)
-        highs.append(summary.maximum)
-    if not means:
+        if case.summary.voxels:
+            mixture.add(case)
+            summaries.append(case.summary)
+    if not summaries:
         return None
-    mean = float(np.mean(means))
-    variance = float(np.mean(variances) + np.mean((np.array(means) - mean) ** 2))
-    values, weights, samples = mixture.result()
-    low, median, high = weighted_percentiles(values, weights, samples, (0.5, 50.0, 99.5))
-    return IntensityStatistics(mean, median, variance**0.5, min(lows), max(highs), low, high)
+    means = np.array([summary.mean for summary in summaries])
+    variance = np.mean([summary.variance for summary in summaries]) + means.var()
+    values, weights = mixture.result()
+    repeated_to = max(summary.voxels for summary in summaries) * len(summaries)
+    low, median, high = weighted_percentiles(values, weights, repeated_to, (0.5, 50.0, 99.5))
+    return IntensityStatistics(
+        mean=float(means.mean()),
+        median=median,
+        std=float(variance) ** 0.5,
+        min=min(summary.minimum for summary in summaries),
+        max=max(summary.maximum for summary in summaries),
+        percentile_00_5=low,
+        percentile_99_5=high,
+    )
 
 
 def weighted_percentiles(
-    values: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    samples: NDArray[np.float64],
-    percentages: Iterable[float],
+    values: NDArray[np.float64], weights: NDArray[np.float64], voxels: int, percentages: Iterable[float]
 ) -> tuple[float, ...]:
     """Percentiles of weighted values, as defined at the top of this file, to nine significant digits.
 
     Args:
         values: (k,) ascending, different.
-        weights: (k,) total weight of each value, positive.
-        samples: (k,) how many voxels share that weight (one for a group of a sketch).
+        weights: (k,) share of each value, positive.
+        voxels: N, how many voxels of equal weight the values stand for.
     """
-    total = float(weights.sum())
-    each = weights / samples
-    ends = np.cumsum(weights)
-    scale = total - each[0] / 2 - each[-1] / 2
-    if scale <= 0:  # a single voxel
-        return tuple(float(values[0]) for _ in percentages)
-    first = (ends - weights + each / 2 - each[0] / 2) / scale
-    last = (ends - each / 2 - each[0] / 2) / scale
-    positions = np.stack([first, last], axis=1).ravel()
-    found = np.interp([percentage / 100 for percentage in percentages], positions, np.repeat(values, 2))
+    ends = np.cumsum(weights) * (voxels / weights.sum())
+    first = np.concatenate([[0.0], ends[:-1]])
+    ranks = np.stack([first, np.maximum(ends - 1, first)], axis=1).ravel() / max(voxels - 1, 1)
+    found = np.interp([percentage / 100 for percentage in percentages], ranks, np.repeat(values, 2))
     return tuple(float(f"{value:.9g}") for value in found)  # float32 holds seven; rounding of the sums ends here
 
 
 class _Mixture:
-    """Values with their total weight and number of voxels over the cases added so far."""
+    """Values with their summed weight over the cases added so far; each case weighs 1."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+        self._parts: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         self._pending = 0
 
     def add(self, case: ValueCounts) -> None:
-        weights = case.counts / case.summary.voxels
-        samples = np.ones(case.counts.size) if case.summary.sketched else case.counts.astype(np.float64)
-        self._parts.append((case.values.astype(np.float64), weights, samples))
+        self._parts.append((case.values.astype(np.float64), case.counts / case.summary.voxels))
         self._pending += case.values.size
         if self._pending > MIXED_VALUES:
             self._merge()
 
-    def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         self._merge()
         return self._parts[0]
 
     def _merge(self) -> None:
-        values, weights, samples = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        values, weights = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         distinct, index = np.unique(values, return_inverse=True)
         weights = np.bincount(index, weights).astype(np.float64)
-        samples = np.bincount(index, samples).astype(np.float64)
         if distinct.size > MIXED_VALUES // 2:
             distinct, weights = _sketch(distinct, weights, MIXED_VALUES // 16)
-            samples = np.ones(distinct.size)
-        self._parts = [(distinct, weights, samples)]
+        self._parts = [(distinct, weights)]
         self._pending = distinct.size
 
 

@@ -1,7 +1,7 @@
 """Resampling along one axis: spline prefilter and interpolation united in one banded matrix.
 
-A separable resize is one matrix per axis. Its rows are the answers of
-``scipy.ndimage.zoom(x, n_out / n_in, order, mode="nearest", grid_mode=True)`` to unit impulses, so boundaries come out as
+A separable resize is one matrix per axis. Its columns are the answers of scipy's
+``zoom(x, n_out / n_in, order=order, mode="nearest", grid_mode=True)`` to unit impulses, so boundaries come out as
 scipy's (and scikit-image's ``resize(mode="edge")``, which nnU-Net calls, method 4.5). The matrix is banded: 32 taps a
 row in cubic, 2 in linear interpolation. It is applied as a few small dense products, which is what BLAS does best.
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 BLOCK_ROWS = 32
 NEGLIGIBLE_WEIGHT = 1e-9  # cubic taps fall by 0.268 a voxel; what is left out changes a result by less than 1e-8 of it
@@ -46,7 +46,7 @@ class AxisMatrix:
     blocks: tuple[Block, ...]
 
     def apply(self, array: NDArray[Any], axis: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Resample ``axis`` of a C-contiguous array whose dtype is the matrix's; into ``out`` (C-contiguous) if given."""
+        """Resample ``axis`` of an array of the matrix's dtype; into ``out`` if given. Both must be C-contiguous."""
         shape = (*array.shape[:axis], self.n_out, *array.shape[axis + 1 :])
         result = np.empty(shape, array.dtype) if out is None else out
         after = int(np.prod(array.shape[axis + 1 :]))
@@ -132,7 +132,7 @@ def nearest_index(n_in: int, n_out: int) -> NDArray[np.int64]:
     return np.clip(np.floor(_positions(n_in, n_out) + 0.5).astype(np.int64), 0, n_in - 1)
 
 
-def _positions(n_in: int, n_out: int) -> NDArray[np.float64]:
+def _positions(n_in: int, n_out: int) -> NDArray[Any]:
     """Output voxel centres in input voxels; may lie up to half a voxel outside the first and last centre."""
     return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
 
@@ -147,9 +147,8 @@ def _impulse_responses(n_in: int, n_out: int, order: int) -> NDArray[np.float64]
         return weights
     from scipy import ndimage
 
-    result: NDArray[np.float64] = ndimage.zoom(
-        np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True
-    )
+    zoom: Any = ndimage.zoom  # its stubs know only literal orders
+    result: NDArray[np.float64] = zoom(np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True)
     return result
 
 
@@ -182,7 +181,7 @@ _THREAD_LIMIT = _ThreadLimit()  # the number of BLAS threads is a property of th
 
 @contextmanager
 def single_blas_thread() -> Iterator[None]:
-    """Within it, numpy's matrix products run on one thread in the whole process. May be nested and shared by threads."""
+    """Inside, numpy's matrix products run on one thread in the whole process. May be nested and entered by threads."""
     _THREAD_LIMIT.enter()
     try:
         yield

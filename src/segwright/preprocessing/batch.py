@@ -1,8 +1,9 @@
 """Preprocessing of a batch of cases into a content-addressed store (design, decision 3).
 
 The output JSON says which file holds each case. The files lie beside it in ``cases/``, named by the digest of all they
-depend on, with a journal a batch that says what each should contain. Snakemake deletes the output JSON before a job starts,
-but neither files nor journal: what is there and unharmed is kept, what is missing is made, what is stale is removed.
+depend on, with one journal a batch that says what each should contain. Snakemake deletes the output JSON before a job
+starts, but neither files nor journal: what is there and unharmed is kept, what is missing is made, what is stale is
+removed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, json_digest, read_json, write_json
 from segwright.core.plans import PreprocessPlan
 from segwright.core.progress import progress
+from segwright.core.versions import STAGE_VERSION
 from segwright.images.readers import read_image, read_label
 from segwright.preprocessing.axes import single_blas_thread
 from segwright.preprocessing.case import preprocess_case
@@ -29,9 +32,6 @@ from segwright.preprocessing.store import ENDING, FORMAT_VERSION, write_stored_c
 log = logging.getLogger(__name__)
 
 BATCH_VERSION = 1
-RESULT_VERSION = 1
-"""Raised when preprocessing gives other arrays for equal inputs: stored cases are then made again."""
-
 _DIGEST_DIGITS = 12
 
 
@@ -68,7 +68,7 @@ def preprocess_batch(
         inspection_file: the batch's inspection JSON: its cases and the digests of their raw files.
         plan: the preprocess slice.
         output: JSON to write; the same bytes for any number of workers.
-        cases_folder: folder of the stored cases, beside or below ``output``.
+        cases_folder: folder of the stored cases, below the folder of ``output``.
         workers: processes; each needs the memory of one case.
 
     Raises:
@@ -83,8 +83,12 @@ def preprocess_batch(
         tasks[case_id] = _Task(dataset.training_case(case_id), plan, cases_folder / _file_name(case_id, inputs), inputs)
     cases_folder.mkdir(parents=True, exist_ok=True)
     journal = _Journal(cases_folder / f"{output.stem}.journal.json")
-    _remove_stale(cases_folder, tasks, set(journal.entries), {case.case_id for case in dataset.training})
-    entries = {case_id: journal.entries[case_id] for case_id, task in tasks.items() if journal.is_intact(case_id, task)}
+    _remove_stale(cases_folder, tasks, {case.case_id for case in dataset.training})
+    entries = {
+        case_id: _entry(task, output, journal.entries[case_id]["content"])
+        for case_id, task in tasks.items()
+        if journal.is_intact(case_id, task)
+    }
     missing = {case_id: task for case_id, task in tasks.items() if case_id not in entries}
     log.info("%d of %d cases are there already", len(entries), len(tasks))
     journal.replace(entries)
@@ -94,7 +98,7 @@ def preprocess_batch(
             if outcome.problem:
                 problems.append(f"case {case_id}: {outcome.problem}")
             else:
-                entries[case_id] = _entry(tasks[case_id], cases_folder, output, outcome.content)
+                entries[case_id] = _entry(tasks[case_id], output, outcome.content)
                 journal.replace(entries)
             bar.advance(case_id)
     if problems:
@@ -107,7 +111,8 @@ def write_index(batch_files: Sequence[Path], output: Path) -> None:
     """Write the index of a store: batch name -> digest of its JSON, all of one data_id.
 
     Raises:
-        DamagedFileError: a batch file is missing or damaged. DatasetError: batches of different stores, or a case twice.
+        DamagedFileError: a batch file is missing or damaged.
+        DatasetError: batches of different stores, or a case in two of them.
     """
     data_ids: dict[str, Path] = {}
     batches: dict[str, str] = {}
@@ -130,13 +135,13 @@ def write_index(batch_files: Sequence[Path], output: Path) -> None:
 
 
 def inputs_digest(record: Mapping[str, Any], plan: PreprocessPlan) -> str:
-    """Digest of all a stored case depends on: its raw files, the grid read from them, the plan, and this program's rules."""
+    """Digest of all a stored case depends on: its raw files and their grid, the plan, and this program's rules."""
     return json_digest(
         {
             "case": record["digest"],
             "geometry": record.get("geometry"),
             "plan": plan.to_json(),
-            "version": [RESULT_VERSION, FORMAT_VERSION],
+            "version": [STAGE_VERSION["preprocessing"], FORMAT_VERSION],
         }
     )
 
@@ -180,16 +185,11 @@ def _file_name(case_id: str, inputs: str) -> str:
     return f"{case_id}.{inputs[:_DIGEST_DIGITS]}{ENDING}"
 
 
-def _entry(task: _Task, cases_folder: Path, output: Path, content: str) -> dict[str, str]:
-    file = (
-        task.path.relative_to(output.parent)
-        if output.parent in task.path.parents
-        else Path(cases_folder.name, task.path.name)
-    )
-    return {"file": file.as_posix(), "inputs": task.inputs, "content": content}
+def _entry(task: _Task, output: Path, content: str) -> dict[str, str]:
+    return {"file": task.path.relative_to(output.parent).as_posix(), "inputs": task.inputs, "content": content}
 
 
-def _remove_stale(folder: Path, tasks: Mapping[str, _Task], journalled: set[str], in_dataset: set[str]) -> None:
+def _remove_stale(folder: Path, tasks: Mapping[str, _Task], in_dataset: set[str]) -> None:
     """Remove older files of this batch's cases, files of cases the dataset no longer has, and what killed writers left.
 
     Other batches' jobs may be writing here: their cases' files are not touched.
@@ -199,7 +199,7 @@ def _remove_stale(folder: Path, tasks: Mapping[str, _Task], journalled: set[str]
         # `.part-<12 digits>-<name>` while written, `<case>.<12 digits>.safetensors` when done
         name = path.name[len(TEMPORARY_PREFIX) + 13 :] if unfinished else path.name
         case_id = name[: -len(ENDING) - _DIGEST_DIGITS - 1]
-        mine = case_id in tasks or (case_id in journalled and case_id not in in_dataset) or case_id not in in_dataset
+        mine = case_id in tasks or case_id not in in_dataset
         if mine and (unfinished or case_id not in tasks or path != tasks[case_id].path):
             log.info("remove %s", path)
             path.unlink(missing_ok=True)
@@ -209,7 +209,9 @@ def _run(tasks: Mapping[str, _Task], workers: int) -> Iterator[tuple[str, _Outco
     """Make the cases, in this process or in ``workers`` others; yields them as they finish."""
     if min(workers, len(tasks)) <= 1:
         for case_id, task in tasks.items():
-            yield case_id, _named(case_id, lambda task=task: _make(task))  # type: ignore[misc]
+            with _naming(case_id):
+                outcome = _make(task)
+            yield case_id, outcome
         return
     waiting = iter(tasks.items())
     running: dict[Future[_Outcome], str] = {}
@@ -224,34 +226,32 @@ def _run(tasks: Mapping[str, _Task], workers: int) -> Iterator[tuple[str, _Outco
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            at_work = ", ".join(sorted(running.values()))
             for future in finished:
-                case_id = running[future]
+                case_id = running.pop(future)
                 try:
-                    outcome = _named(case_id, future.result)
+                    with _naming(case_id):
+                        outcome = future.result()
                 except BrokenProcessPool:
                     raise SegwrightError(
-                        f"a worker process was killed while it preprocessed one of the cases {', '.join(running.values())},"
-                        " most likely because memory ran out; give the job more memory or fewer workers."
-                        " Finished cases are kept"
+                        f"a worker process was killed while cases were preprocessed (at work: {at_work}), most likely"
+                        " because memory ran out; give the job more memory or fewer workers. Finished cases are kept"
                     ) from None
-                del running[future]
                 yield case_id, outcome
 
 
-def _named(case_id: str, work: Any) -> _Outcome:
-    """Call ``work``; an exception that is a bug keeps its type and traceback and gets the case's name."""
+@contextmanager
+def _naming(case_id: str) -> Iterator[None]:
+    """An exception that is a bug keeps its type and traceback, and gets the case's name."""
     try:
-        outcome: _Outcome = work()
-    except BrokenProcessPool:
-        raise
+        yield
     except BaseException as error:
         error.add_note(f"while preprocessing case {case_id}")
         raise
-    return outcome
 
 
 def _make(task: _Task) -> _Outcome:
-    """Read, preprocess and store one case. Errors the user can mend come back as text, as some do not survive pickling."""
+    """Read, preprocess and store one case. Errors a user can mend come back as text: some do not survive pickling."""
     try:
         if task.case.label_file is None:
             raise DatasetError("its label map is missing; add it to labelsTr")

@@ -95,8 +95,8 @@ def preprocess_case(
 ) -> PreprocessedCase:
     """Transpose, crop, normalise, resample, and sample class locations; in v1's order if the plan says so.
 
-    The inputs are not changed. Channels pass one after the other, so that beside the raw and the finished image only one
-    channel's intermediate arrays exist.
+    The inputs are not changed. Channels pass one after the other, so that beside the raw and the finished image only
+    one channel's intermediate arrays exist.
 
     Args:
         label: the reference label map, or a previous stage's prediction (method 10.5), or None.

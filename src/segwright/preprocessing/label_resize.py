@@ -1,9 +1,10 @@
 """Resizing of label maps: the label whose interpolated indicator is largest, computed only where labels meet.
 
 By definition (method 4.5) each label's 0/1 indicator is resized linearly, and a voxel takes the label with the largest
-value. The weights of the corners of a cell are not negative and sum to one, so a cell whose corners carry one label gets
-that label; only mixed cells (1 to 3 % of the voxels of an organ map) are interpolated. There the sums are made in float64
-in scipy's order (corners in C order, each the product of its weights in axis order), so that exact ties fall alike.
+value. The weights of a cell's corners are not negative and sum to one, so a cell whose corners carry one label gets
+that label; only mixed cells (1 to 3 % of the voxels of an organ map) are interpolated. There the sums are made in
+float64 in scipy's order (corners in C order, each the product of its weights in axis order), so that exact ties fall
+alike.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ def _interpolate_voxels(
     sides = {axis: (taps[axis].weight_low[index[axis]], taps[axis].weight_high[index[axis]]) for axis in axes}
     labels, weights = [], []
     for corner in product((0, 1), repeat=len(axes)):
-        offset, weight = origin, None
+        offset, weight = origin, np.float64(1)
         for axis, side in zip(axes, corner, strict=True):
             offset = offset + steps[axis] if side else offset
-            weight = sides[axis][side] if weight is None else weight * sides[axis][side]
+            weight = weight * sides[axis][side]
         labels.append(flat[offset])
         weights.append(weight)
     nearest = sum(tap.nearest[i] * stride for tap, i, stride in zip(taps, index, strides, strict=True))

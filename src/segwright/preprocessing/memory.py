@@ -18,8 +18,8 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
     """Peak resident memory of one worker that preprocesses one case, in MB (10^6 bytes), rounded up.
 
     Args:
-        shape, spacing: voxels and millimetres of the raw image, axes as stored (before the plan's transposition). Cropping
-            is not foreseen: it only makes the case smaller.
+        shape, spacing: voxels and millimetres of the raw image, axes as in the file (before the plan's transposition).
+            Cropping is not foreseen: it only makes the case smaller.
         channels: image channels.
     """
     spacing_mm = [spacing[axis] for axis in plan.transpose_forward]

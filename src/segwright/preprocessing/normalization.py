@@ -1,7 +1,7 @@
 """The five normalisation schemes (method 4.4), by their name in the plans. One channel at a time, in place.
 
-Statistics are accumulated in float64, plane by plane: nnU-Net's float32 sums over a cropped (strided) image can be off by
-a few 1e-5 of the mean, and need a copy of the image for the standard deviation.
+Statistics are accumulated in float64, plane by plane: nnU-Net's float32 sums over a cropped (strided) image can be off
+by a few 1e-5 of the mean, and need a copy of the image for the standard deviation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Resampling of images and label maps to a new spacing (method 4.5), equal to nnU-Net v2's, an order faster.
 
-Images: cubic (or any spline order) along each axis by banded matrices, shrinking axes first, then clipped to the range of
-the input. Where an axis is much coarser than the others, slices are resized in 2-D and the coarse axis takes the nearest slice.
-Label maps: see ``label_resize.py``.
+Images: cubic (or any spline order) along each axis by banded matrices, shrinking axes first, then clipped to the range
+of the input. Where an axis is much coarser than the others, slices are resized in 2-D and the coarse axis takes the
+nearest slice. Label maps: see ``label_resize.py``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ FLOAT32_SAFE_MAGNITUDE = 128.0
 def new_shape_after(
     shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
 ) -> tuple[int, ...]:
-    """Shape on the new spacing: ``int(round(old / new * n))`` an axis, in this order of operations (method 4.1)."""
-    return tuple(
-        int(round(old / new * count)) for old, new, count in zip(spacing_mm, new_spacing_mm, shape, strict=True)
-    )
+    """Shape on the new spacing: ``round(old / new * n)`` an axis, in this order of operations (method 4.1)."""
+    return tuple(round(old / new * count) for old, new, count in zip(spacing_mm, new_spacing_mm, shape, strict=True))
 
 
 def separate_z_axis(

@@ -1,10 +1,11 @@
 """The file of a preprocessed case: read a patch without reading the volume, open it in a tenth of a millisecond.
 
 Layout: safetensors (8 bytes header length, JSON header, arrays one after the other, little endian), so that other tools
-can read it. Tensors: ``image`` float32 (c, z, y, x), ``label`` int8 or int16 (z, y, x), ``locations/{key}`` int32 (k, 3).
+can read it. Tensors: ``image`` float32 (c, z, y, x), ``locations/{key}`` int32 (k, 3), ``label`` int8 or int16
+(z, y, x).
 What is no array stands as one JSON text under ``__metadata__``. Data begin at a multiple of 64 bytes, every array at a
-multiple of its item size. Reading maps the file into memory; nothing in it is executed, and nothing is trusted before the
-header's claims were checked against the size of the file.
+multiple of its item size. Reading maps the file into memory; nothing in it is executed, and nothing is trusted before
+the header's claims were checked against the size of the file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ REMEDY = "delete it and run the preprocessing again"
 
 _ALIGNMENT_BYTES = 64
 _MAX_HEADER_BYTES = 16 << 20
-_DTYPES = {"F32": np.dtype("<f4"), "I8": np.dtype("i1"), "I16": np.dtype("<i2"), "I32": np.dtype("<i4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _LOCATIONS = "locations/"
 
@@ -56,7 +62,8 @@ def write_stored_case(path: Path | str, case: PreprocessedCase) -> str:
     header += b" " * (-(8 + len(header)) % _ALIGNMENT_BYTES)
     digest = hashlib.sha256()
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        for part in (len(header).to_bytes(8, "little"), header, *(_bytes_of(array) for _, array in arrays)):
+        parts: list[Any] = [len(header).to_bytes(8, "little"), header, *(array.reshape(-1) for _, array in arrays)]
+        for part in parts:
             digest.update(part)
             stream.write(part)
     return digest.hexdigest()
@@ -170,10 +177,6 @@ def _metadata_text(case: PreprocessedCase) -> str:
         "keys": keys,
     }
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
-
-
-def _bytes_of(array: NDArray[Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
 
 
 def _map_file(path: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, str]]:

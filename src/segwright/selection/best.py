@@ -191,7 +191,7 @@ def _in_order(candidates: Iterable[str], planned: Sequence[str]) -> list[str]:
     given = {name: frozenset(members_of(name)) for name in candidates}
     unknown = sorted(name for name, members in given.items() if members not in rank)
     if unknown or not given:
-        raise PlansError(f"selection: the plans do not know the candidates {', '.join(unknown) or '(none)'}; plan again")
+        raise PlansError(f"selection: the plans lack the candidates {', '.join(unknown) or '(none given)'}; plan again")
     return sorted(given, key=lambda name: rank[given[name]])
 
 
@@ -207,9 +207,7 @@ def _require_same_cases(summaries: Mapping[str, Summary]) -> None:
             )
 
 
-def _comparable_scores(
-    summaries: Mapping[str, Summary], scores: Mapping[str, float]
-) -> tuple[dict[str, float], str]:
+def _comparable_scores(summaries: Mapping[str, Summary], scores: Mapping[str, float]) -> tuple[dict[str, float], str]:
     """Scores without NaN.
 
     A structure that occurs in no case and is never predicted makes v2's score NaN, with which nothing can be compared.
@@ -232,8 +230,8 @@ def _comparable_scores(
 def _reason(best: str, winner: str, scores: Mapping[str, float], note: str) -> str:
     if best != winner:
         return (
-            f"{best} (mean foreground Dice {scores[best]:.4f}) predicts because prediction.configuration says so; the best"
-            f" in cross-validation is {winner} ({scores[winner]:.4f}).{note}"
+            f"{best} (mean foreground Dice {scores[best]:.4f}) predicts because prediction.configuration says so; the"
+            f" best in cross-validation is {winner} ({scores[winner]:.4f}).{note}"
         )
     if len(scores) == 1:
         return f"{best} is the only candidate (mean foreground Dice {scores[best]:.4f}).{note}"

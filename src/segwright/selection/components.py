@@ -63,8 +63,8 @@ class Rule:
             raise ModelError(f"postprocessing rule {record!r} is not valid ({problem!r})") from problem
         if not known:
             raise ModelError(
-                f"postprocessing rule {record!r}: only {KEEP_LARGEST} with connectivity full or faces exists; was it made"
-                " by a newer segwright?"
+                f"postprocessing rule {record!r}: only {KEEP_LARGEST} with connectivity full or faces exists; was it"
+                " made by a newer segwright?"
             )
         return Rule(tuple(keys), connectivity)
 
@@ -86,7 +86,9 @@ def apply_rules(label_zyx: NDArray[Any], rules: Sequence[Rule]) -> NDArray[Any]:
     return result
 
 
-def removed_voxels(label_zyx: NDArray[Any], rule: Rule, within: Box | None = None) -> tuple[Box | None, NDArray[np.bool_]]:
+def removed_voxels(
+    label_zyx: NDArray[Any], rule: Rule, within: Box | None = None
+) -> tuple[Box | None, NDArray[np.bool_]]:
     """Voxels a rule sets to background: those of the mask outside all components of maximum size.
 
     Args:

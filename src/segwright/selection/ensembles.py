@@ -30,7 +30,9 @@ def evaluate_ensemble(
     """
     cases = same_cases([read_manifests(files) for files in members])
     tasks = [
-        LabelMapTask(case_id, output, output / "labels" / f"{case_id}{dataset.file_ending}", reader, probabilities=entries)
+        LabelMapTask(
+            case_id, output, output / "labels" / f"{case_id}{dataset.file_ending}", reader, probabilities=entries
+        )
         for case_id, entries in cases.items()
     ]
     labels = make_label_maps(tasks, output, output / "labels.json", workers, "ensemble: average")

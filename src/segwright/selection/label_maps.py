@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segwright.core.errors import DatasetError
-from segwright.core.files import atomic_path, json_digest
+from segwright.core.files import json_digest
 from segwright.core.versions import STAGE_VERSION
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
 from segwright.images.readers import read_label, write_label
 from segwright.inference.finished import finished_digests, note_finished, remove_stale, write_manifest
-from segwright.inference.probabilities import ProbabilityFile, ensemble_labels
+from segwright.inference.probabilities import ProbabilityFile, ensemble_labels, write_npz
 from segwright.selection.components import Rule, apply_rules
 
 _OWNER = "label_maps"
@@ -99,16 +97,6 @@ def make_label_map(task: LabelMapTask) -> str:
     else:
         raise DatasetError(f"case {task.case_id}: there is no prediction to make {task.output} from; predict it first")
     if task.probabilities_output is not None:
-        save_mean_probabilities([entry.path for entry in task.probabilities], task.probabilities_output)
+        write_npz(task.probabilities_output, [ProbabilityFile(entry.verify()) for entry in task.probabilities])
     write_label(task.output, apply_rules(label_zyx, task.rules), geometry, task.reader)
     return note_finished(task.folder, _OWNER, task.case_id, task.inputs, task.files)["label"]
-
-
-def save_mean_probabilities(members: Sequence[Path], output: Path) -> None:
-    """``probabilities`` (outputs, z, y, x) float32 on the raw grid, as nnU-Net v2 saves them (method 10.4)."""
-    mean_czyx = ProbabilityFile(members[0]).on_raw_grid()
-    for path in members[1:]:
-        mean_czyx += ProbabilityFile(path).on_raw_grid()
-    mean_czyx /= np.float32(len(members))
-    with atomic_path(output) as temporary:
-        np.savez_compressed(temporary, probabilities=mean_czyx)

@@ -1,4 +1,4 @@
-"""Decide by cross-validation whether keeping only the largest component helps, and apply what was decided (method 12.2).
+"""Decide by cross-validation whether keeping only the largest component of structures helps (method 12.2).
 
 nnU-Net v2's decision, without writing and evaluating the whole cross-validation once a candidate: of each case only the
 box around its predicted foreground is kept (compressed) with its table of counts; a rule removes some voxels, and
@@ -173,11 +173,11 @@ class _Removed:
 def _rounds(labels: Labels, connectivity: Connectivity) -> list[tuple[Rule, ...]]:
     """Candidates that can be tried on the same state, round by round.
 
-    Different labels never share a voxel, so removing one changes neither the components nor the counts of another and all
-    can be tried in one pass. Regions overlap and are tried one after the other.
+    Different labels never share a voxel, so removing one changes neither the components nor the counts of another and
+    all can be tried in one pass. Regions overlap and are tried one after the other.
     """
     keys = labels.foreground_keys
-    rounds = [(Rule(tuple(keys), connectivity),)]
+    rounds: list[tuple[Rule, ...]] = [(Rule(tuple(keys), connectivity),)]
     if len(keys) > 1:
         single = [Rule((key,), connectivity) for key in keys]
         rounds += [(rule,) for rule in single] if labels.has_regions else [tuple(single)]
@@ -201,9 +201,7 @@ def _decide_together(
     return Trial(rule, rises and not worse, foreground_before["Dice"], foreground_after["Dice"], decided_by)
 
 
-def _decide_alone(
-    rule: Rule, before: Mapping[str, Histogram], after: Mapping[str, Histogram], labels: Labels
-) -> Trial:
+def _decide_alone(rule: Rule, before: Mapping[str, Histogram], after: Mapping[str, Histogram], labels: Labels) -> Trial:
     """Step 2: the structure's own mean Dice must rise."""
     (key,) = rule.labels_or_regions
     dice_before, dice_after = _mean_dice(before, labels, key), _mean_dice(after, labels, key)
@@ -258,8 +256,8 @@ def _load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[_State, Hist
     reference_zyx = read_label(reference_file, reader).array_zyx
     if prediction_zyx.shape != reference_zyx.shape:
         raise DatasetError(
-            f"case {case_id}: {entry.path} has shape {prediction_zyx.shape} (z, y, x) but {reference_file} has {reference_zyx.shape};"
-            " both must lie on the grid of the image"
+            f"case {case_id}: {entry.path} has shape {prediction_zyx.shape} (z, y, x) but {reference_file} has"
+            f" {reference_zyx.shape}; both must lie on the grid of the image"
         )
     histogram = joint_histogram(reference_zyx, prediction_zyx, labels)
     box = bounding_box(prediction_zyx != 0) or (slice(0, 0),) * prediction_zyx.ndim

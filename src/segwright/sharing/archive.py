@@ -1,7 +1,7 @@
 """Zip archives of model folders: written with equal bytes for equal files, and extracted as if by an enemy's hand.
 
-Extraction refuses path tricks, links, encrypted or strangely compressed entries, names that clash, names nobody expects,
-and bombs; sizes are checked from the directory first and again while extracting. Nothing that exists is overwritten.
+Extraction refuses path tricks, links, encrypted or strangely compressed entries, names that clash, names nobody
+expects, and bombs; sizes are checked from the directory first and again while extracting. Nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Limits:
     ratio: float = 100.0
 
 
+DEFAULT_LIMITS = Limits()
+
+
 def write_archive(archive: Path, folder: Path, names: Iterable[str]) -> None:
     """Pack files of a folder, uncompressed (weights do not shrink), in sorted order, without dates or owners.
 
@@ -63,7 +66,7 @@ def write_archive(archive: Path, folder: Path, names: Iterable[str]) -> None:
 
 
 def extract_archive(
-    archive: Path, folder: Path, expected: Callable[[str], bool], limits: Limits = Limits()
+    archive: Path, folder: Path, expected: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS
 ) -> tuple[str, ...]:
     """Extract an archive to ``folder``, which must not exist yet; returns the names of the files.
 
@@ -85,7 +88,9 @@ def extract_archive(
             free = shutil.disk_usage(folder.parent).free
             needed = sum(entry.file_size for entry in entries)
             if needed > free:
-                raise ModelError(f"{archive}: needs {needed >> 20} MB in {folder.parent}, where {free >> 20} MB are free")
+                raise ModelError(
+                    f"{archive}: needs {needed >> 20} MB in {folder.parent}, where {free >> 20} MB are free"
+                )
             temporary.mkdir()
             for entry in entries:
                 _extract(archive, packed, entry, temporary)
@@ -102,7 +107,7 @@ def extract_archive(
 
 
 def checked_entries(
-    archive: Path, packed: zipfile.ZipFile, expected: Callable[[str], bool], limits: Limits = Limits()
+    archive: Path, packed: zipfile.ZipFile, expected: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS
 ) -> list[zipfile.ZipInfo]:
     """The files of an opened archive, after everything its directory says was found harmless.
 

@@ -1,7 +1,8 @@
 """A model folder: what is in it, and how it is opened. Opening verifies every file and executes nothing.
 
-``model.json`` (the manifest), ``plans.json``, ``dataset.json``, ``selection.json``, ``postprocessing.json``, ``metrics.json``,
-``README.md`` (the model card), ``{configuration}/predict.json``, ``{configuration}/fold_{k}/model.safetensors, training.json``.
+``model.json`` (the manifest), ``plans.json``, ``dataset.json``, ``selection.json``, ``postprocessing.json``,
+``metrics.json``, ``README.md`` (the model card), and for each configuration ``predict.json`` and for each of its folds
+``fold_{k}/model.safetensors`` and ``fold_{k}/training.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from segwright.core.plans import PredictPlan
 from segwright.core.settings import PredictionSettings
 from segwright.selection.components import Rule
 from segwright.selection.postprocessing import read_rules
-from segwright.sharing.archive import Limits, extract_archive, safe_name
+from segwright.sharing.archive import DEFAULT_LIMITS, Limits, extract_archive, safe_name
 
 FORMAT = "segwright-model"
 FORMAT_VERSION = 1
@@ -106,7 +107,7 @@ class PackagedModel:
         self.close()
 
 
-def open_model(path: Path | str, limits: Limits = Limits()) -> PackagedModel:
+def open_model(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> PackagedModel:
     """Open a model folder or archive. Use it in a ``with`` statement: an archive is extracted for as long.
 
     Raises:
@@ -129,7 +130,7 @@ def open_model(path: Path | str, limits: Limits = Limits()) -> PackagedModel:
         raise
 
 
-def import_model_zip(archive: Path, folder: Path, limits: Limits = Limits()) -> Path:
+def import_model_zip(archive: Path, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Path:
     """Extract an archive to a new model folder, after all of it was verified.
 
     Raises:
@@ -218,16 +219,15 @@ def _verify_files(folder: Path, record: Mapping[str, Any]) -> None:
     for name, entry in files.items():
         if file_digest(folder / name) != entry.get("sha256"):
             raise ModelError(
-                f"{folder / name}: its content is not what {MANIFEST} recorded (damaged or altered); get the model again"
+                f"{folder / name}: its content is not what {MANIFEST} recorded (damaged or altered); get the model"
+                " again"
             )
     for name in TOP_FILES:
         if name not in files:
             raise ModelError(f"{folder / MANIFEST}: does not list {name}; the model is not complete, get it again")
 
 
-def _configuration(
-    folder: Path, name: str, entry: Mapping[str, Any], files: Mapping[str, Any]
-) -> ModelConfiguration:
+def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Mapping[str, Any]) -> ModelConfiguration:
     def listed(relative: str) -> Path:
         if relative not in files:
             raise ValueError(f"{relative} is not among the verified files")
@@ -249,7 +249,8 @@ def _prediction_settings(folder: Path, record: Mapping[str, Any]) -> PredictionS
     unknown = sorted(set(record) - {field.name for field in fields(PredictionSettings)})
     if unknown:
         raise ModelError(
-            f"{folder / MANIFEST}: unknown prediction settings {', '.join(unknown)}; install the segwright it was made with"
+            f"{folder / MANIFEST}: unknown prediction settings {', '.join(unknown)}; install the segwright it was"
+            " made with"
         )
     return PredictionSettings(**record)
 

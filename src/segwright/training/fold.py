@@ -33,7 +33,7 @@ from segwright.training.state import StateFolder
 log = logging.getLogger(__name__)
 
 MODEL_FILE, RECORD_FILE, STATE_FOLDER = "model.safetensors", "training.json", "state"
-STATE_VERSION = 1
+TRAINING_VERSION = 1  # raised when the same settings give other weights
 _WITHOUT_EFFECT = ("configurations", "folds", "schedule", "checkpoint_interval", "keep_state", "initial_model")
 
 
@@ -88,13 +88,11 @@ def training_identity(
         "train_slice": json_digest(request.plan.to_json()),
         "fold": request.fold.name,
         "split": json_digest({"train": list(request.fold.train), "val": list(request.fold.val)}),
-        **{f"data.{name}": value for name, value in data.identity.items()},
-        **{f"settings.{name}": value for name, value in settings.items()},
+        "data": dict(data.identity),
+        "settings": settings,
         "plugins": dict(plugin_digests),
         "initial_model": None if initial is None else file_digest(initial),
-        "state_version": STATE_VERSION,
-        "segwright": __version__,
-        "torch": torch.__version__,
+        "versions": {"segwright": __version__, "torch": torch.__version__, "training": TRAINING_VERSION},
     }
 
 
@@ -111,16 +109,13 @@ def write_results(
     write_json(
         request.output / RECORD_FILE,
         {
+            **identity,
             "configuration": plan.configuration,
-            "fold": request.fold.name,
-            "trained_on": dict(identity),
-            "settings": {name: v for name, v in to_plain(settings).items() if name not in _WITHOUT_EFFECT},
             "plan": plan.to_json(),
             "network": settings.network or plan.architecture.kind,
             "num_inputs": plan.num_input_channels,
             "num_outputs": plan.labels.num_outputs,
             "mirror_axes": list(data.mirror_axes),
-            "plugins": dict(identity["plugins"]),
             "data_id": data.identity.get("data_id"),
             "device": training.compute.device.type,
             "precision": training.compute.precision,
@@ -137,7 +132,6 @@ def write_results(
                 "best_epoch": best,
                 "best_ema_fg_dice": None if best is None else training.history.records[best].to_json()["ema_fg_dice"],
             },
-            "versions": {"segwright": __version__, "torch": torch.__version__},
         },
     )
 

@@ -130,10 +130,8 @@ class StateFolder:
             return [str(damage)]
         if not isinstance(found, dict):
             return [f"{path} is not a stamp"]
-        parts = sorted(found.keys() | self.stamp.keys())
-        return [
-            f"{name} differs" for name in parts if json_digest(found.get(name)) != json_digest(self.stamp.get(name))
-        ]
+        ours, theirs = _flat(self.stamp), _flat(found)
+        return [f"{name} differs" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
 
     def _set_aside(self) -> Path:
         """Move all but the lock into ``state.stale-N``; the stamp last, so that a killed move is taken up again."""
@@ -163,3 +161,12 @@ class StateFolder:
 
     def _record(self, epoch: int) -> Path:
         return self.folder / f"epoch_{epoch:06d}.json"
+
+
+def _flat(stamp: Mapping[str, Any]) -> dict[str, str]:
+    """``settings.epochs`` -> digest of its value, so that a message can name what differs."""
+    parts: dict[str, str] = {}
+    for name, value in stamp.items():
+        inner = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
+        parts.update({key: json_digest(part) for key, part in inner.items()})
+    return parts

@@ -129,7 +129,11 @@ def test_other_grid_is_named(crossval: tuple, make_fold: Callable, tmp_path: Pat
 def test_reads_a_summary_of_nnunet_v2(tmp_path: Path) -> None:
     """Schema of method 11.2; v2 writes absolute paths and JSON NaN."""
     metrics = {"Dice": math.nan, "FN": 0, "FP": 0, "IoU": math.nan, "TN": 8, "TP": 0, "n_pred": 0, "n_ref": 0}
-    entry = {"metrics": {"(1, 2)": metrics}, "prediction_file": "/a/case_1.nii.gz", "reference_file": "/b/case_1.nii.gz"}
+    entry = {
+        "metrics": {"(1, 2)": metrics},
+        "prediction_file": "/a/case_1.nii.gz",
+        "reference_file": "/b/case_1.nii.gz",
+    }
     record = {"foreground_mean": metrics, "mean": {"(1, 2)": metrics}, "metric_per_case": [entry]}
     (tmp_path / "summary.json").write_text(json.dumps(record))
     summary = read_summary(tmp_path / "summary.json")

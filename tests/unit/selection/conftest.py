@@ -36,7 +36,9 @@ def write_map() -> Callable[[Path, np.ndarray], None]:
 def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
     """Write a raw dataset whose labels are given arrays; images are empty files, nothing here reads them."""
 
-    def make(labels: dict, references: Mapping[str, np.ndarray], regions_class_order: list[int] | None = None) -> Dataset:
+    def make(
+        labels: dict, references: Mapping[str, np.ndarray], regions_class_order: list[int] | None = None
+    ) -> Dataset:
         folder = tmp_path / "Dataset001_Tiny"
         facts = {
             "channel_names": {"0": "MRI"},

@@ -22,7 +22,9 @@ def decide_plainly(references: dict, predictions: dict, labels: Labels) -> tuple
     """Method 12.2 word for word: every candidate is applied to all cases and these are evaluated anew."""
 
     def means(maps: dict) -> tuple:
-        return mean_metrics([case_metrics(references[c], maps[c], labels) for c in sorted(maps)], labels.foreground_keys)
+        return mean_metrics(
+            [case_metrics(references[c], maps[c], labels) for c in sorted(maps)], labels.foreground_keys
+        )
 
     keys = labels.foreground_keys
     current, rules, first = dict(predictions), [], means(predictions)
@@ -93,7 +95,9 @@ def test_same_decisions_and_numbers_as_the_definition(
     assert len(record["tested"]) == 1 + (len(before) if len(before) > 1 else 0)
 
 
-def test_step_one_needs_every_structure_not_to_fall(make_dataset: Callable, make_fold: Callable, tmp_path: Path) -> None:
+def test_step_one_needs_every_structure_not_to_fall(
+    make_dataset: Callable, make_fold: Callable, tmp_path: Path
+) -> None:
     """Removing all islands helps `a` more than it hurts `b` (whose true part is an island): refused in step 1,
     and `a` alone is accepted in step 2."""
     reference = np.zeros((1, 6, 20), np.uint8)

@@ -1,4 +1,4 @@
-"""A training without stored cases: batches computed from (seed, epoch, step). Also run as a script by the kill tests."""
+"""A training without stored cases: batches follow from (epoch, step). Also run as a script by the kill tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from segwright.core.settings import TrainingSettings
 from segwright.splits import Fold
 from segwright.training.data import TrainingData
 from segwright.training.fold import run_training
+from segwright.training.history import draw_progress
 from segwright.training.request import TrainingRequest
 
 LABELS = Labels((("background", 0), ("a", 1), ("b", 2)))
@@ -76,7 +78,7 @@ class FakeBatches:
 
 
 def make_request(output: Path, **changes: Any) -> TrainingRequest:
-    """A request; names of settings change the settings, ``deadline``, ``fold``, ``plan``, ``initial_model`` the request."""
+    """A request; ``deadline``, ``fold``, ``plan`` and ``initial_model`` change it, all other names its settings."""
     own = {name: changes.pop(name) for name in ("deadline", "fold", "plan", "initial_model") if name in changes}
     settings = replace(SETTINGS, **changes).resolved()
     return replace(TrainingRequest(PLAN, settings, Path("index.json"), FOLD, output), **own)
@@ -104,7 +106,7 @@ def train(output: Path, **changes: Any) -> str:
     return file_digest(output / "model.safetensors")
 
 
-def _child(output: Path, kill_at: int | None = None) -> None:
+def _child(output: Path, epochs: int, kill_at: int | None = None) -> None:
     """Body of a forked child: train, dying at the ``kill_at``-th rename (where files come into being)."""
     if kill_at is not None:
         real, calls = os.replace, [0]
@@ -119,7 +121,7 @@ def _child(output: Path, kill_at: int | None = None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         os.replace = replace_or_die  # type: ignore[assignment]
-    train(output)
+    train(output, epochs=epochs)
 
 
 def fork(body: Callable[[], None]) -> int:
@@ -139,49 +141,54 @@ def exit_status(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def kill_at_random_instants(folder: Path, kills: int, seed: int) -> str:
-    """Kill trainings at random instants, a fresh one after each finished one; each must end with the same weights."""
+def kill_at_random_instants(folder: Path, kills: int, seed: int, epochs: int = 12) -> str:
+    """Kill trainings some random time after they made an epoch; each must end with the straight run's weights."""
     generator = random.Random(seed)
-    started = time.monotonic()
-    if exit_status(fork(lambda: _child(folder / "straight"))):
+    if exit_status(fork(partial(_child, folder / "straight", epochs))):
         raise SystemExit("the straight run failed")
-    duration_s = time.monotonic() - started
     wanted = file_digest(folder / "straight" / "model.safetensors")
     done = run = 0
     while done < kills:
         run += 1
-        output = folder / f"run{run}"
-        while True:
-            pid = fork(lambda: _child(output))
+        output, status = folder / f"run{run}", -signal.SIGKILL
+        while status == -signal.SIGKILL:
+            before = saved_epochs(output)
+            pid = fork(partial(_child, output, epochs))
             if done < kills:
-                time.sleep(generator.uniform(0.25, 0.9) * duration_s)
+                while (
+                    saved_epochs(output) == before and before < epochs and not (output / "model.safetensors").exists()
+                ):
+                    time.sleep(0.002)
+                time.sleep(generator.uniform(0, 0.1))
                 os.kill(pid, signal.SIGKILL)
             status = exit_status(pid)
-            if status == 0:
-                break
-            if status != -signal.SIGKILL:
-                raise SystemExit(f"attempt ended with {status}")
-            done += 1
+            done += status == -signal.SIGKILL
+        if status:
+            raise SystemExit(f"attempt ended with {status}")
         if file_digest(output / "model.safetensors") != wanted:
             raise SystemExit(f"other weights after kills in run {run}")
     return f"{done} kills, {run} runs, equal weights"
 
 
-def kill_at_every_write(folder: Path) -> str:
+def saved_epochs(output: Path) -> int:
+    return max((int(path.stem[-6:]) for path in (output / "state").glob("epoch_*.json")), default=0)
+
+
+def kill_at_every_write(folder: Path, epochs: int = 2) -> str:
     """For each k: die at the k-th rename of a training, then go on; the weights must be the straight run's."""
-    if exit_status(fork(lambda: _child(folder / "straight"))):
+    if exit_status(fork(partial(_child, folder / "straight", epochs))):
         raise SystemExit("the straight run failed")
     wanted = file_digest(folder / "straight" / "model.safetensors")
     k = 0
     while True:
         k += 1
         output = folder / f"write{k}"
-        status = exit_status(fork(lambda: _child(output, k)))  # noqa: B023  (runs at once)
+        status = exit_status(fork(partial(_child, output, epochs, k)))
         if status == 0:
             return f"{k - 1} kills, equal weights"
         if status != -signal.SIGKILL:
             raise SystemExit(f"child ended with {status} at write {k}")
-        if exit_status(fork(lambda: _child(output))):  # noqa: B023
+        if exit_status(fork(partial(_child, output, epochs))):
             raise SystemExit(f"could not go on after a kill at write {k}")
         if file_digest(output / "model.safetensors") != wanted:
             raise SystemExit(f"other weights after a kill at write {k}")
@@ -191,4 +198,5 @@ def kill_at_every_write(folder: Path) -> str:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
+    draw_progress(folder / "warm.png", ())  # loads matplotlib before the children fork
     print(kill_at_every_write(folder) if sys.argv[1] == "writes" else kill_at_random_instants(folder, 10, 1))

@@ -1,0 +1,238 @@
+"""Make a model folder and its zip: everything that is needed to predict, and what a person must know about it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segwright import __version__
+from segwright.core.dataset import key_text
+from segwright.core.errors import ModelError
+from segwright.core.files import TEMPORARY_PREFIX, file_digest, read_json, write_json, write_text
+from segwright.core.plans import Plans, PredictPlan
+from segwright.core.settings import PredictionSettings, to_plain
+from segwright.evaluation.summary import Summary, read_summary
+from segwright.selection.best import Selection, read_selection
+from segwright.selection.postprocessing import read_rules
+from segwright.sharing.archive import write_archive
+from segwright.sharing.model import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    FoldModel,
+    ModelConfiguration,
+    PackagedModel,
+    open_model,
+)
+from segwright.sharing.model_card import CardFacts, model_card
+
+_FACTS_LEFT_OUT = ("dataset", "training", "test")
+"""Keys of dataset.json that list files: they name cases and paths of the makers, and nobody else needs them."""
+
+
+class FoldFiles(NamedTuple):
+    """One trained fold."""
+
+    fold: str
+    weights: Path
+    training: Path
+
+
+class ConfigurationFiles(NamedTuple):
+    """One configuration: its predict slice and its trained folds."""
+
+    configuration: str
+    predict_plan: Path
+    folds: Sequence[FoldFiles]
+
+
+def package_model(
+    folder: Path,
+    archive: Path | None,
+    *,
+    plans: Path,
+    dataset_json: Path,
+    configurations: Sequence[ConfigurationFiles],
+    selection: Path,
+    postprocessing: Path,
+    prediction: PredictionSettings,
+    summaries: Mapping[str, Path],
+    versions: Mapping[str, str] | None = None,
+) -> PackagedModel:
+    """Write a model folder, verify it by opening it, and pack it. Equal inputs give equal bytes.
+
+    Args:
+        folder: is replaced if it holds a model, refused if it holds anything else.
+        archive: the zip; None: none is written.
+        configurations: the selection's members and all their previous stages, each with its folds.
+        summaries: candidate id -> out-of-fold summary.json; empty with folds: all.
+        versions: further programs and versions to name.
+
+    Raises:
+        ModelError: a configuration or fold is missing, weights and training record do not belong together, folds
+            were trained with different plugins, or ``folder`` holds something else.
+    """
+    _require_replaceable(folder)
+    chosen = read_selection(selection)
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
+    try:
+        copied = {
+            entry.configuration: _copy_configuration(temporary, ConfigurationFiles(*entry)) for entry in configurations
+        }
+        trainings = {name: [read_json(fold.training) for fold in entry.folds] for name, entry in copied.items()}
+        plugins = _plugins(trainings)
+        _copy(plans, temporary / "plans.json")
+        _copy(selection, temporary / "selection.json")
+        _copy(postprocessing, temporary / "postprocessing.json")
+        facts = {key: value for key, value in read_json(dataset_json).items() if key not in _FACTS_LEFT_OUT}
+        write_json(temporary / "dataset.json", facts, sort_keys=False)
+        read = {name: read_summary(path) for name, path in sorted(summaries.items())}
+        write_json(temporary / "metrics.json", _metrics(chosen, read))
+        all_versions = {"segwright": __version__, **(versions or {})}
+        name = Plans.from_json(read_json(plans)).dataset_name
+        card = CardFacts(
+            name=name,
+            dataset=facts,
+            plans=Plans.from_json(read_json(plans)),
+            selection=chosen,
+            rules=read_rules(postprocessing),
+            configurations=copied,
+            summary=read.get(chosen.best),
+            training={name: records[0] for name, records in trainings.items()},
+            plugins=plugins,
+            versions=all_versions,
+        )
+        write_text(temporary / "README.md", model_card(card))
+        _write_manifest(temporary, name, chosen, copied, prediction, plugins, all_versions)
+        open_model(temporary)
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if archive is not None:
+        write_archive(archive, folder, [MANIFEST, *read_json(folder / MANIFEST)["files"]])
+    return open_model(folder)
+
+
+def _copy_configuration(folder: Path, files: ConfigurationFiles) -> ModelConfiguration:
+    """Copy one configuration's slice and folds, and check that each fold's files belong together."""
+    name = files.configuration
+    if not files.folds:
+        raise ModelError(f"configuration {name}: there is no trained fold to package; train at least one")
+    plan = PredictPlan.from_json(read_json(files.predict_plan))
+    _copy(files.predict_plan, folder / name / "predict.json")
+    folds, mirrored = [], []
+    for fold in map(FoldFiles._make, files.folds):
+        target = folder / name / f"fold_{fold.fold}"
+        record = read_json(fold.training)
+        _copy(fold.weights, target / "model.safetensors")
+        _copy(fold.training, target / "training.json")
+        if record.get("weights_digest") not in (None, file_digest(target / "model.safetensors")):
+            raise ModelError(
+                f"{fold.weights}: are not the weights that {fold.training} describes; train this fold again"
+            )
+        mirrored.append({int(axis) for axis in record["mirror_axes"]})
+        folds.append(FoldModel(str(fold.fold), target / "model.safetensors", target / "training.json"))
+    if len({fold.fold for fold in folds}) != len(folds):
+        raise ModelError(f"configuration {name}: a fold is given twice")
+    return ModelConfiguration(name, plan, tuple(folds), tuple(sorted(set.intersection(*mirrored))))
+
+
+def _write_manifest(
+    folder: Path,
+    name: str,
+    selection: Selection,
+    configurations: Mapping[str, ModelConfiguration],
+    prediction: PredictionSettings,
+    plugins: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> None:
+    """model.json: what there is, how it is used, and the size and digest of every other file."""
+
+    def relative(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    listed = {
+        entry.name: {
+            "previous_stage": entry.previous_stage,
+            "predict": f"{entry.name}/predict.json",
+            "mirror_axes": list(entry.mirror_axes),
+            "folds": {
+                fold.fold: {"weights": relative(fold.weights), "training": relative(fold.training)}
+                for fold in entry.folds
+            },
+        }
+        for entry in configurations.values()
+    }
+    files = {
+        relative(path): {"sha256": file_digest(path), "size_bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "members": list(selection.members),
+        "configurations": listed,
+        # which configuration predicts is decided already, and saving is the user's choice
+        "prediction": {**to_plain(prediction), "configuration": None, "save_probabilities": False},
+        "plugins": dict(plugins),
+        "versions": dict(versions),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _metrics(selection: Selection, summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    """Means of every candidate; no case, no file name."""
+    return {
+        "best": selection.best,
+        "folds": list(selection.folds),
+        "num_cases": selection.num_cases,
+        "candidates": {
+            name: {
+                "foreground_mean": dict(summary.foreground_mean),
+                "mean": {key_text(key): dict(metrics) for key, metrics in summary.mean.items()},
+            }
+            for name, summary in summaries.items()
+        },
+    }
+
+
+def _plugins(trainings: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, str]:
+    """All plugins the folds were trained with; one file name means one content."""
+    plugins: dict[str, str] = {}
+    for name, records in trainings.items():
+        for record in records:
+            for plugin, digest in (record.get("plugins") or {}).items():
+                if plugins.setdefault(plugin, digest) != digest:
+                    raise ModelError(
+                        f"configuration {name}, fold {record.get('fold')}: was trained with another version of the"
+                        f" plugin {plugin} than other folds; train these again with one version"
+                    )
+    return dict(sorted(plugins.items()))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_file():
+        raise ModelError(f"{source}: the file is missing, so the model cannot be packaged; make it and run again")
+    shutil.copyfile(source, target)
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Only a model or an empty folder may be replaced."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise ModelError(f"{folder}: holds something that is no model and would be lost; choose another folder")
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put ``new`` in the place of ``folder``; what was there is removed last."""
+    old = new.with_name(f"{new.name}-old")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

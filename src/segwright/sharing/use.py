@@ -1,0 +1,209 @@
+"""Predict new images with a packaged model: all stages, all members, postprocessing; no workflow needed (method 10)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segwright.core.dataset import Case, find_cases
+from segwright.core.errors import DatasetError, ModelError
+from segwright.core.files import file_digest, json_digest, read_json, write_bytes
+from segwright.inference.finished import write_manifest
+from segwright.selection.components import apply_rules
+from segwright.selection.finish import MANIFEST_NAME
+from segwright.sharing.model import ModelConfiguration, PackagedModel
+
+if TYPE_CHECKING:
+    from segwright.inference.cases import Stage
+
+log = logging.getLogger(__name__)
+
+_COPIED = ("dataset.json", "plans.json", "postprocessing.json")
+"""What later steps on the output folder (evaluate, ensemble, postprocess) need, as v2 leaves it there (method 10.6)."""
+
+
+def predict_with_model(
+    model: PackagedModel,
+    inputs: Path | Sequence[Path],
+    output: Path,
+    *,
+    folds: Sequence[str] | None = None,
+    mirroring: bool = True,
+    save_probabilities: bool = False,
+    device: str = "cpu",
+    plugins: Sequence[Path] = (),
+    workers: int = 2,
+) -> dict[str, Path]:
+    """Predict images into ``output``: ``{case}{ending}`` and ``manifest.json``; returns case -> file.
+
+    A cascade's low resolution network runs first by itself. Images whose result is there and was made from the same
+    image, model and settings are kept; anything else of that name is made again.
+
+    Args:
+        inputs: a folder of ``{case}_{CCCC}{ending}`` files, or such files.
+        folds: of the members and their previous stages; None: all the model has.
+        mirroring: False is up to eight times faster and a little less exact.
+        save_probabilities: also write ``{case}.npz``.
+        plugins: Python files; those the model was trained with are required, with the same content.
+
+    Raises:
+        DatasetError: no image, or a case with too few or too many channels, or one that cannot be read.
+        ModelError: a needed plugin is missing or another one, or a fold does not exist.
+    """
+    cases = input_cases(model, inputs)
+    require_plugins(model, plugins)
+    from segwright.inference.cases import predict_images  # imports torch
+
+    chosen = {name: _chosen_folds(entry, folds) for name, entry in model.configurations.items()}
+    chains = [[_stage(chosen[name]) for name in chain_of(model, member)] for member in model.members]
+    output.mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        write_bytes(output / name, (model.folder / name).read_bytes())
+    settings = replace(model.prediction, mirroring=model.prediction.mirroring and mirroring)
+    finish: Callable[[Any], Any] | None = partial(apply_rules, rules=model.rules) if model.rules else None
+    files = predict_images(
+        chains,
+        cases,
+        output,
+        file_ending=model.file_ending,
+        settings=settings,
+        device=device,
+        plugins=tuple(plugins),
+        save_probabilities=save_probabilities,
+        finish=finish,
+        finish_digest=json_digest([rule.to_json() for rule in model.rules]),
+        workers=workers,
+    )
+    manifest = {case_id: {"file": path, "digest": file_digest(path)} for case_id, path in sorted(files.items())}
+    write_manifest(output / MANIFEST_NAME, output, manifest)
+    log.info("%d label maps in %s", len(files), output)
+    return files
+
+
+def input_cases(model: PackagedModel, inputs: Path | Sequence[Path]) -> tuple[Case, ...]:
+    """The cases of a folder or of a list of files, each with the model's channels in order.
+
+    Raises:
+        DatasetError: there is none, or a case lacks a channel or has one too many.
+    """
+    channels = len(model.channel_names)
+    if isinstance(inputs, Path) and not inputs.is_file():
+        if not inputs.is_dir():
+            raise DatasetError(f"{inputs}: the input folder does not exist; correct its path")
+        cases = find_cases(inputs, model.file_ending)
+        where = str(inputs)
+    else:
+        files = [inputs] if isinstance(inputs, Path) else list(inputs)
+        cases = _cases_of_files(files, model.file_ending)
+        where = "the input files"
+    if not cases:
+        raise DatasetError(
+            f"{where}: no image is named <case>_0000{model.file_ending}; the model needs files of this ending, one a"
+            f" channel ({', '.join(f'_{index:04d} {name}' for index, name in enumerate(model.channel_names))})"
+        )
+    expected = [f"{index:04d}" for index in range(channels)]
+    problems = []
+    for case in cases:
+        found = [path.name[: -len(model.file_ending)][-4:] for path in case.image_files]
+        if found != expected and not (channels > 1 and found == ["0000"]):  # one file may hold all channels (RGB)
+            problems.append(f"case {case.case_id}: has the channels {', '.join(found)}, needs {', '.join(expected)}")
+    if problems:
+        raise DatasetError(f"{where}: cases with wrong channels; add or rename files:\n" + "\n".join(problems))
+    return cases
+
+
+def require_plugins(model: PackagedModel, plugins: Sequence[Path]) -> None:
+    """The plugins a model was trained with were given, with the same content. Nothing is imported here.
+
+    Raises:
+        ModelError: one is missing or another one.
+    """
+    given: dict[str, str] = {}
+    for path in plugins:
+        if not path.is_file():
+            raise ModelError(f"plugin {path}: the file does not exist; correct --plugin")
+        given[path.name] = file_digest(path)
+    for name, digest in model.plugins.items():
+        if name not in given:
+            raise ModelError(
+                f"{model.name}: was trained with the plugin {name}, which is not part of the model; get the file from"
+                f" its makers, read it, and give it with --plugin {name}"
+            )
+        if given[name] != digest:
+            raise ModelError(
+                f"plugin {name}: is not the file {model.name} was trained with (digest {given[name][:12]} instead of"
+                f" {digest[:12]}); get that version"
+            )
+
+
+def chain_of(model: PackagedModel, member: str) -> tuple[str, ...]:
+    """A member after all its previous stages, in the order in which they run."""
+    chain = [member]
+    while (previous := model.configurations[chain[0]].previous_stage) is not None:
+        chain.insert(0, previous)
+    return tuple(chain)
+
+
+def model_facts(model: PackagedModel) -> dict[str, Any]:
+    """What `segwright model info` shows: a summary of the manifest and the metrics."""
+    metrics = read_json(model.folder / "metrics.json")
+    return {
+        "name": model.name,
+        "digest": model.digest,
+        "members": list(model.members),
+        "stages": list(model.stages()),
+        "folds": {name: [fold.fold for fold in entry.folds] for name, entry in model.configurations.items()},
+        "channels": list(model.channel_names),
+        "labels": dict(model.labels.entries),
+        "file_ending": model.file_ending,
+        "postprocessing": [rule.describe() for rule in model.rules],
+        "plugins": dict(model.plugins),
+        "metrics": metrics["candidates"].get(metrics["best"], {}).get("foreground_mean", {}),
+    }
+
+
+def _chosen_folds(entry: ModelConfiguration, folds: Sequence[str] | None) -> ModelConfiguration:
+    if folds is None:
+        return entry
+    available = {fold.fold: fold for fold in entry.folds}
+    wanted = [str(fold) for fold in folds]
+    missing = [fold for fold in wanted if fold not in available]
+    if missing or not wanted:
+        raise ModelError(
+            f"configuration {entry.name}: has the folds {', '.join(available)}, not {', '.join(missing) or 'none'};"
+            " correct --folds"
+        )
+    return replace(entry, folds=tuple(available[fold] for fold in dict.fromkeys(wanted)))
+
+
+def _stage(entry: ModelConfiguration) -> Stage:
+    from segwright.inference.cases import Stage
+    from segwright.inference.predictor import merge_training_facts, read_training_facts
+
+    training = merge_training_facts([read_training_facts(fold.training) for fold in entry.folds])
+    return Stage(entry.plan, tuple(fold.weights for fold in entry.folds), training)
+
+
+def _cases_of_files(files: Sequence[Path], file_ending: str) -> tuple[Case, ...]:
+    """Group files by case id; each folder's cases must have names of their own."""
+    found: dict[str, Case] = {}
+    wanted = set(files)
+    for folder in sorted({path.parent for path in files}):
+        if not folder.is_dir():
+            raise DatasetError(f"{folder}: the folder does not exist; correct the input path")
+        for case in find_cases(folder, file_ending):
+            images = tuple(path for path in case.image_files if path in wanted)
+            if images and case.case_id in found:
+                raise DatasetError(
+                    f"case {case.case_id}: is in {found[case.case_id].image_files[0].parent} and {folder}"
+                )
+            if images:
+                found[case.case_id] = Case(case.case_id, images)
+    missing = sorted(wanted - {path for case in found.values() for path in case.image_files})
+    if missing:
+        raise DatasetError(f"{missing[0]}: there is no such file named <case>_<channel>{file_ending}; correct the path")
+    return tuple(found[case_id] for case_id in sorted(found))

@@ -1,0 +1,306 @@
+"""Batches of a training: which samples they hold, and a loader that makes them ahead of time.
+
+A batch depends on (seed, epoch, step, training or validation) and the data alone: not on who makes it, when, or how
+many workers there are. So a training that was interrupted sees the same batches as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from segwright.core.errors import DamagedFileError, TrainingError
+from segwright.core.files import read_json
+from segwright.core.plans import TrainPlan
+from segwright.core.registry import load_plugins
+from segwright.core.settings import TrainingSettings
+from segwright.training.augmentation.pipeline import SamplePipeline, build_pipeline, mirror_axes
+from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
+from segwright.training.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from segwright.preprocessing.store import PreprocessedStore, StoredCase
+
+__all__ = ["Batch", "BatchLayout", "BatchLoader", "BatchSource", "Source", "mirror_axes"]
+
+_OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
+_TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        images: (samples, channels, [z,] y, x) float32.
+        targets: one array a deep-supervision scale, high to low resolution: (samples, 1, ...) int16 labels (ignore
+            label included), or (samples, regions, ...) bool with the ignore mask as last channel if there is one.
+        case_ids: the case of each sample.
+    """
+
+    images: np.ndarray
+    targets: list[np.ndarray]
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """Shapes and types of every batch of a source, so that workers can fill memory the parent owns."""
+
+    image_shape: tuple[int, ...]
+    target_shapes: tuple[tuple[int, ...], ...]
+    target_dtype: np.dtype
+
+    @property
+    def size_bytes(self) -> int:
+        pixels = sum(int(np.prod(shape)) for shape in self.target_shapes)
+        return int(np.prod(self.image_shape)) * 4 + pixels * self.target_dtype.itemsize
+
+    def views(self, memory: memoryview | bytearray | np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Images and targets as arrays over ``size_bytes`` bytes of memory."""
+        images = np.ndarray(self.image_shape, np.float32, memory)  # type: ignore[arg-type]
+        position, targets = images.nbytes, []
+        for shape in self.target_shapes:
+            targets.append(np.ndarray(shape, self.target_dtype, memory, position))  # type: ignore[arg-type]
+            position += targets[-1].nbytes
+        return images, targets
+
+
+class Source(Protocol):
+    """What makes batches. Must be picklable; workers get a copy."""
+
+    @property
+    def layout(self) -> BatchLayout: ...
+
+    def fill(
+        self,
+        epoch: int,
+        step: int,
+        images: np.ndarray,
+        targets: Sequence[np.ndarray],
+        announce: Callable[[str], None] | None = None,
+    ) -> tuple[str, ...]:
+        """Write a batch into the given arrays; returns its case ids. ``announce`` is told each case before it is read."""
+
+
+class BatchSource:
+    """Samples of stored cases, augmented if ``training``.
+
+    Args:
+        index: index.json of the preprocessed store.
+        case_ids: the cases to draw from, uniformly and with replacement (method 5.1).
+        settings: resolved training settings.
+        next_stage: for a cascade, next_stage.json of the previous stage: its label maps on this configuration's grid.
+        plugins: files that register the augmentation preset, imported where batches are made.
+
+    Raises:
+        TrainingError: there are no cases, or a cascade has no label maps of its previous stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Path,
+        case_ids: Sequence[str],
+        plan: TrainPlan,
+        settings: TrainingSettings,
+        training: bool,
+        next_stage: Path | None = None,
+        plugins: Sequence[Path] = (),
+    ) -> None:
+        if not case_ids:
+            raise TrainingError("there are no cases to draw from; give the fold at least one, or more folds fewer")
+        if plan.previous_stage is not None and next_stage is None:
+            raise TrainingError(
+                f"{plan.configuration}: the label maps of its previous stage {plan.previous_stage} are missing; "
+                f"train and predict every fold of {plan.previous_stage} first"
+            )
+        self.index, self.case_ids, self.plan, self.settings = index, tuple(case_ids), plan, settings
+        self.training, self.next_stage, self.plugins = training, next_stage, tuple(plugins)
+        self._open_here: _OpenFiles | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open_here": None}  # open files and registered plugins belong to one process
+
+    @property
+    def layout(self) -> BatchLayout:
+        pipeline, plan = self._opened.pipeline, self.plan
+        target_channels = 1 if pipeline.regions is None else len(pipeline.regions)
+        return BatchLayout(
+            (plan.batch_size, plan.num_input_channels, *plan.patch_size),
+            tuple((plan.batch_size, target_channels, *shape) for shape in pipeline.target_shapes),
+            _TARGET_LABELS if pipeline.regions is None else _TARGET_REGIONS,
+        )
+
+    def make(self, epoch: int, step: int) -> Batch:
+        """The batch of this epoch and step, in new arrays."""
+        layout = self.layout
+        images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
+        return Batch(images, targets, self.fill(epoch, step, images, targets))
+
+    def fill(
+        self,
+        epoch: int,
+        step: int,
+        images: np.ndarray,
+        targets: Sequence[np.ndarray],
+        announce: Callable[[str], None] | None = None,
+    ) -> tuple[str, ...]:
+        """As :meth:`make`, into given arrays of the :attr:`layout`."""
+        chosen = []
+        for sample in range(self.plan.batch_size):
+            rng = sample_generator(self.settings.seed, epoch, step, sample, self.training)
+            case_id = self.case_ids[int(rng.integers(len(self.case_ids)))]
+            if announce is not None:
+                announce(case_id)
+            window = self._window(case_id, sample, rng)
+            image, sample_targets = self._opened.pipeline(window, rng)
+            images[sample] = image
+            for target, values in zip(targets, sample_targets, strict=True):
+                target[sample] = values
+            chosen.append(case_id)
+        return tuple(chosen)
+
+    def _window(self, case_id: str, sample: int, rng: np.random.Generator) -> CaseWindow:
+        plan, settings = self.plan, self.settings
+        case, previous_zyx = self._opened.case(case_id)
+        if settings.probabilistic_oversampling:
+            foreground = bool(rng.random() < settings.foreground_share)
+        else:
+            foreground = must_show_foreground(sample, plan.batch_size, settings.foreground_share)
+        flat = (1,) if plan.is_2d else ()
+        loader_patch = (*flat, *self._opened.pipeline.loader_patch_size)
+        start = draw_start(
+            rng,
+            case.image_czyx.shape[1:],
+            loader_patch,
+            (*flat, *plan.patch_size),
+            case.class_locations or {},
+            foreground,
+            plan.labels.annotated_key,
+            plan.labels.ignore_label is not None,
+        )
+        label_maps = (case.label_zyx,) if previous_zyx is None else (case.label_zyx, previous_zyx)
+        return CaseWindow(case.image_czyx, label_maps, start, loader_patch, plan.is_2d)
+
+    @property
+    def _opened(self) -> _OpenFiles:
+        if self._open_here is None:
+            self._open_here = _OpenFiles(self)
+        return self._open_here
+
+
+class _OpenFiles:
+    """What a source holds in the process that makes its batches: the pipeline and recently used cases."""
+
+    def __init__(self, source: BatchSource) -> None:
+        from segwright.preprocessing.store import PreprocessedStore
+
+        load_plugins(source.plugins)
+        self.pipeline: SamplePipeline = build_pipeline(source.plan, source.settings, source.training)
+        self._store: PreprocessedStore = PreprocessedStore(source.index)
+        self._maps = None
+        if source.plan.previous_stage is not None and source.next_stage is not None:
+            self._maps = PreviousStageMaps(source.next_stage, source.plan.configuration)
+        self._cases: OrderedDict[str, tuple[StoredCase, np.ndarray | None]] = OrderedDict()
+
+    def case(self, case_id: str) -> tuple[StoredCase, np.ndarray | None]:
+        """The stored case and, in a cascade, its previous stage's label map (z, y, x)."""
+        if case_id in self._cases:
+            self._cases.move_to_end(case_id)
+            return self._cases[case_id]
+        case = self._store.open(case_id)
+        if case.label_zyx is None:
+            raise TrainingError(f"case {case_id}: its stored file has no label map, so it cannot be trained with")
+        previous_zyx = None if self._maps is None else self._maps.open(case_id, case.label_zyx.shape)
+        self._cases[case_id] = case, previous_zyx
+        if len(self._cases) > _OPEN_CASES:
+            self._cases.popitem(last=False)
+        return self._cases[case_id]
+
+
+class PreviousStageMaps:
+    """Label maps that a previous stage predicted on the grid of a cascade configuration.
+
+    ``next_stage.json`` is ``{"version", "target": {configuration: {case: {"file": path from its folder, "digest"}}}}``;
+    the files are ``.npy`` arrays (z, y, x) of uint8 or uint16.
+
+    Raises:
+        TrainingError: there are no maps for the configuration.
+    """
+
+    def __init__(self, next_stage: Path, configuration: str) -> None:
+        self._file = next_stage
+        targets = read_json(next_stage).get("target", {})
+        if configuration not in targets:
+            raise TrainingError(f"{next_stage}: there are no label maps for {configuration} (for: {sorted(targets)})")
+        self._entries = targets[configuration]
+
+    def open(self, case_id: str, shape_zyx: tuple[int, ...]) -> np.ndarray:
+        """Memory map of a case's label map.
+
+        Raises:
+            TrainingError: the case has none.
+            DamagedFileError: the file is missing or not an array of the case's shape.
+        """
+        if case_id not in self._entries:
+            raise TrainingError(f"case {case_id}: not in {self._file}; the previous stage must predict every case")
+        path = self._file.parent / self._entries[case_id]["file"]
+        remedy = "delete it and predict the previous stage's fold again"
+        try:
+            label_zyx = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy) from None
+        except (ValueError, EOFError, OSError) as error:
+            raise DamagedFileError(path, f"case {case_id}: not a readable array ({error})", remedy) from error
+        if label_zyx.shape != tuple(shape_zyx) or label_zyx.dtype.kind not in "ui":
+            found = f"{label_zyx.dtype} of shape {label_zyx.shape}"
+            raise DamagedFileError(path, f"case {case_id}: {found}, but the case has shape {tuple(shape_zyx)}", remedy)
+        return label_zyx
+
+
+class BatchLoader:
+    """Delivers the batches of a source in order, made by worker processes ahead of time.
+
+    Args:
+        workers: 0 makes each batch here when it is asked for; otherwise the number of processes.
+        stall_timeout_s: how long to wait for a batch from workers that do nothing before giving up.
+
+    Use it as a context manager or call :meth:`close`. Raises, when a batch is asked for:
+        TrainingError: a worker failed, died or hangs; the message names the case and the cause.
+    """
+
+    def __init__(self, source: Source, workers: int, stall_timeout_s: float = 600.0) -> None:
+        self._source = source
+        self._pool = WorkerPool(source, workers, stall_timeout_s) if workers > 0 else None
+
+    def epoch(self, epoch: int, steps: int) -> Iterator[Batch]:
+        """The batches of an epoch. While the last ones are used, the first ones of the next epoch are already made."""
+        layout = self._source.layout
+        for step in range(steps):
+            images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
+            if self._pool is None:
+                case_ids = self._source.fill(epoch, step, images, targets)
+            else:
+                ahead = (divmod(step + later, steps) for later in range(self._pool.slots + 1))
+                case_ids = self._pool.take([(epoch + more, ahead_step) for more, ahead_step in ahead], images, targets)
+            yield Batch(images, targets, case_ids)
+
+    def close(self) -> None:
+        """End the workers. May be called twice."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

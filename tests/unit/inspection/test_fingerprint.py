@@ -1,0 +1,177 @@
+"""The fingerprint, against plain numpy on the voxels (method 2), and the re-use of records."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segwright.core.dataset import cases_by_batch, load_dataset
+from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
+from segwright.core.files import read_json
+from segwright.images.readers import read_image, read_label
+from segwright.inspection import case as case_module
+from segwright.inspection.batch import inspect_batch, record_batches
+from segwright.inspection.dataset import inspect_dataset
+from segwright.inspection.fingerprint import build_fingerprint
+from segwright.inspection.records import read_batch
+
+from .conftest import RawDataset, random_image, two_labels
+
+V2_KEYS = {
+    "spacings", "shapes_after_crop", "foreground_intensity_properties_per_channel",
+    "median_relative_size_after_cropping",
+}  # fmt: skip
+
+
+def test_fingerprint_of_known_voxels(raw: RawDataset) -> None:
+    image = np.zeros((4, 6, 5), np.int16)
+    image[1:3, 1:5, 1:4] = 10 + np.arange(24).reshape(2, 4, 3)
+    raw.image("b_0000", image)
+    inspect_dataset(raw.folder, raw.output)
+    found = read_json(raw.output / "dataset_fingerprint.json")
+    assert set(found) == V2_KEYS | {"segwright"}
+    assert found["spacings"] == [[3.0, 1.0, 1.5]] * 3
+    assert found["shapes_after_crop"] == [[4, 6, 5], [2, 4, 3], [4, 6, 5]]
+    assert found["median_relative_size_after_cropping"] == 1.0
+    foreground = two_labels() > 0  # equally many voxels in each case: numpy on the pooled voxels
+    pooled = np.concatenate([array[foreground] for array in (random_image(0), image, random_image(2))])
+    properties = found["foreground_intensity_properties_per_channel"]["0"]
+    low, median, high = np.percentile(pooled, (0.5, 50, 99.5))
+    expected = {
+        "mean": pooled.mean(), "median": median, "std": pooled.std(), "min": pooled.min(), "max": pooled.max(),
+        "percentile_00_5": low, "percentile_99_5": high,
+    }  # fmt: skip
+    assert properties.keys() == expected.keys()
+    for name, value in expected.items():
+        assert properties[name] == pytest.approx(value, rel=1e-9), name
+    assert found["segwright"]["cases"] == ["a", "b", "c"] and found["segwright"]["num_cases"] == 3
+
+
+def test_ignore_label_counts_as_foreground(raw: RawDataset) -> None:
+    raw.describe(labels={"background": 0, "organ": 1, "ignore": 2})
+    inspect_dataset(raw.folder, raw.output)
+    record = read_batch(next((raw.output / "inspection").glob("batch_*.json"))).cases
+    assert {r.fingerprint.foreground_voxels for r in record.values() if r.fingerprint} == {12}
+
+
+def test_equal_to_numpy_on_real_images(shared_data: Path, tmp_path: Path) -> None:
+    """Weighted by the definition: repeat every case's voxels to a common length."""
+    dataset = load_dataset(shared_data / "hippocampus_small" / "Dataset004_Hippocampus")
+    ids = [case.case_id for case in dataset.training][:4]
+    inspect_batch(dataset, ids, tmp_path / "batch_0.json", tmp_path)
+    found = build_fingerprint([tmp_path / "batch_0.json"], tmp_path)
+    cases = []
+    for case_id in ids:
+        case = dataset.training_case(case_id)
+        assert case.label_file is not None
+        foreground = read_label(case.label_file, "SimpleITKIO").array_zyx > 0
+        cases.append(read_image(case.image_files, "SimpleITKIO").array_czyx[0][foreground].astype(np.float64))
+    properties = found["foreground_intensity_properties_per_channel"]["0"]
+    means = np.array([case.mean() for case in cases])
+    assert properties["mean"] == pytest.approx(means.mean(), rel=1e-12)
+    variance = np.mean([case.var() for case in cases]) + means.var()
+    assert properties["std"] == pytest.approx(variance**0.5, rel=1e-12)
+    length = 400_000  # quantiles of each case on an even grid stand for very many draws
+    drawn = np.concatenate([np.sort(case)[np.arange(length) * case.size // length] for case in cases])
+    for name, percentage in (("percentile_00_5", 0.5), ("median", 50), ("percentile_99_5", 99.5)):
+        assert properties[name] == pytest.approx(np.percentile(drawn, percentage), abs=1.0), name
+    assert properties["min"] == min(case.min() for case in cases)
+
+
+def test_batches_and_workers_change_nothing(raw: RawDataset) -> None:
+    one = inspect_dataset(raw.folder, raw.output / "one", batches=1)
+    many = inspect_dataset(raw.folder, raw.output / "many", batches=7, workers=2)
+    assert one.read_bytes() == many.read_bytes()
+
+
+def test_unchanged_files_are_not_decoded_again(raw: RawDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw.inspect()
+    before = raw.batch_file.read_bytes()
+    raw.batch_file.unlink()  # as Snakemake does before it starts a job
+    decoded: list[str] = []
+    read = case_module.read_channels
+
+    def counting(files: list[Path], reader: str) -> object:
+        decoded.extend(path.name for path in files)
+        return read(files, reader)
+
+    monkeypatch.setattr(case_module, "read_channels", counting)
+    for path in raw.folder.rglob("*.nrrd"):
+        os.utime(path)  # touched: the digest decides
+    raw.inspect()
+    assert decoded == [] and raw.batch_file.read_bytes() == before
+    raw.image("b_0000", random_image(77))
+    raw.inspect()
+    assert decoded == ["b_0000.nrrd"]
+    assert len(list((raw.output / "inspection" / "values").glob("b.*.npz"))) == 1  # the old one is gone
+    raw.describe(labels={"background": 0, "organ": 1, "tumour": 2, "cyst": 3})
+    raw.inspect()
+    assert decoded[1:] == ["a_0000.nrrd", "b_0000.nrrd", "c_0000.nrrd"]  # declared labels are part of a record
+
+
+def test_a_damaged_side_file_is_made_again_or_refused(raw: RawDataset) -> None:
+    raw.inspect()
+    before = raw.batch_file.read_bytes()
+    side_file = next((raw.output / "inspection" / "values").glob("a.*.npz"))
+    side_file.write_bytes(side_file.read_bytes()[:100])
+    with pytest.raises(DamagedFileError, match="was altered"):
+        build_fingerprint([raw.batch_file], raw.batch_file.parent)
+    raw.inspect()
+    assert raw.batch_file.read_bytes() == before
+    assert build_fingerprint([raw.batch_file], raw.batch_file.parent)["segwright"]["num_cases"] == 3
+
+
+def test_record_of_a_case(raw: RawDataset) -> None:
+    raw.inspect()
+    record = json.loads(raw.batch_file.read_text())["cases"]["b"]
+    assert record["files"] == {"images": ["imagesTr/b_0000.nrrd"], "label": "labelsTr/b.nrrd"}
+    assert record["shape"] == [4, 6, 5] and record["channels"] == 1 and record["stored_dtype"] == "int16"
+    assert record["label_voxels"] == {"0": 108, "1": 11, "2": 1}
+    assert record["fingerprint"]["foreground_voxels"] == 12
+    assert record["fingerprint"]["values"]["file"].startswith("b.")
+    assert len(record["digest"]) == 64 and len(record["image_digests"]) == 1
+    assert str(raw.folder) not in raw.batch_file.read_text()
+
+
+def test_record_size_of_a_large_dataset(raw: RawDataset) -> None:
+    """312 cases a batch (10 000 in 32) stay below 0.5 MB (design, decision 5)."""
+    raw.inspect()
+    assert raw.batch_file.stat().st_size / 3 * 312 < 500_000
+
+
+def test_no_foreground_anywhere_is_an_error(raw: RawDataset) -> None:
+    for name in "abc":
+        raw.label(name, two_labels() * 0)
+    with pytest.raises(DatasetError, match="no training case has any foreground"):
+        inspect_dataset(raw.folder, raw.output)
+
+
+def test_missing_cases_and_readers(raw: RawDataset) -> None:
+    with pytest.raises(DatasetError, match="no training case zz"):
+        inspect_batch(load_dataset(raw.folder), ["zz"], raw.batch_file, raw.output)
+    raw.describe(file_ending=".xyz", numTraining=0)
+    with pytest.raises(DatasetError, match="xyz"):
+        inspect_dataset(raw.folder, raw.output)
+
+
+def test_number_of_batches_is_fixed_at_first_use(tmp_path: Path) -> None:
+    assert record_batches(tmp_path, 8) == 8
+    assert record_batches(tmp_path, 8) == 8
+    with pytest.raises(SettingsError, match=r"first inspected with 8.*made again.*batches: 8"):
+        record_batches(tmp_path, 32)
+
+
+def test_colour_pictures(shared_data: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(shared_data / "nuclei2d_rgb" / "Dataset106_NucleiRGB")
+    ids = next(iter(cases_by_batch([case.case_id for case in dataset.training], 12).values()))
+    inspect_batch(dataset, ids, tmp_path / "batch_0.json", tmp_path)
+    batch = read_batch(tmp_path / "batch_0.json")
+    assert batch.reader == "NaturalImage2DIO"
+    record = batch.cases[ids[0]]
+    assert record.channels == 3 and not record.problems and record.geometry is not None
+    assert record.geometry.dimension == 2 and record.geometry.spacing_zyx[0] > 900
+    assert build_fingerprint([tmp_path / "batch_0.json"], tmp_path)["spacings"][0] == [999.0, 1.0, 1.0]
