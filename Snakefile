@@ -44,20 +44,20 @@ localrules:
 rule all:
     default_target: True
     input:
-        everywhere(R + "/model.zip"),
-        everywhere(R + "/report.html"),
+        everywhere(R / "model.zip"),
+        everywhere(R / "report.html"),
         final_predictions,
 
 
 rule inspect_all:
     input:
-        on_datasets(D + "/valid.json"),
-        on_datasets(D + "/dataset_fingerprint.json"),
+        on_datasets(D / "valid.json"),
+        on_datasets(D / "dataset_fingerprint.json"),
 
 
 rule plan_all:
     input:
-        everywhere(R + "/plan"),
+        everywhere(R / "plan"),
 
 
 rule preprocess_all:
@@ -72,7 +72,7 @@ rule train_all:
 
 rule evaluate_all:
     input:
-        everywhere(R + "/selection"),
+        everywhere(R / "selection"),
 
 
 rule predict_all:
@@ -82,4 +82,4 @@ rule predict_all:
 
 rule report_all:
     input:
-        everywhere(R + "/report.html"),
+        everywhere(R / "report.html"),

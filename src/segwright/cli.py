@@ -147,18 +147,20 @@ def _predict(options: argparse.Namespace) -> None:
     from segwright.training.machine import leased_device
 
     with leased_device(ExecutionSettings(device=options.device)) as device:
+        from segwright.sharing.model import open_model
         from segwright.sharing.use import predict_with_model
 
-        predict_with_model(
-            options.model,
-            options.input,
-            options.output,
-            folds=options.folds,
-            mirroring=not options.no_mirroring,
-            save_probabilities=options.save_probabilities,
-            device=device,
-            plugins=tuple(options.plugin),
-        )
+        with open_model(options.model) as model:
+            predict_with_model(
+                model,
+                options.input[0] if len(options.input) == 1 and options.input[0].is_dir() else options.input,
+                options.output,
+                folds=options.folds,
+                mirroring=not options.no_mirroring,
+                save_probabilities=options.save_probabilities,
+                device=device,
+                plugins=tuple(options.plugin),
+            )
     log.info("segmentations: %s", options.output)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.configfile import load_settings, pipeline_settings
+from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
 from segwright.core.errors import SettingsError
 from segwright.core.files import read_json
@@ -117,6 +118,10 @@ class Experiment:
             )
         return [str(fold) for fold in sorted(set(wanted))]
 
+    def trains_on_all_cases_only(self, dataset: str) -> bool:
+        """No pipeline cross-validates, so a dataset with fewer cases than folds is fine."""
+        return all(self.requested_folds(dataset, pipeline) == [ALL] for pipeline in self.pipelines)
+
     # configurations, once the plan exists
 
     def requested_configurations(self, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
@@ -195,11 +200,15 @@ def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list
     return chain
 
 
+def candidate_of(summary: Path | str) -> str:
+    """The candidate a summary belongs to: ``{name}/crossval/summary.json`` or ``ensembles/{a}+{b}/summary.json``."""
+    folder = Path(summary).parent
+    return folder.parent.name if folder.name == "crossval" else folder.name
+
+
 def training_settings(params: Mapping[str, Any]) -> TrainingSettings:
     """The settings object behind :meth:`Experiment.training_params`."""
-    return TrainingSettings(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
-    )
+    return build(TrainingSettings, params, "training")
 
 
 def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> int:
@@ -212,7 +221,7 @@ def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> i
 def largest_image_mb(inspection: Mapping[str, Any]) -> float:
     """Megabytes, as float32, of the largest image in an inspection record; damaged images count nothing."""
     voxels = [
-        len(record.get("channels") or [None]) * math.prod(record["geometry"]["shape_zyx"])
+        max(int(record["channels"]), 1) * math.prod(record["geometry"]["shape_zyx"])
         for record in inspection["cases"].values()
         if record.get("geometry")
     ]

@@ -208,9 +208,8 @@ def _paint_ct(scene: _Scene, number: int) -> tuple[list[Floats], npt.NDArray[np.
     image[body_radius < 1] = -95.0  # fat under the skin
     image[body_radius < 0.88] = scene.rng.uniform(30, 50)
     image[np.hypot(y - 0.6, x) < 0.14] = scene.rng.uniform(350, 600)  # spine
-    organ = scene.rng.uniform(95, 125)
-    image[label == 1] = organ
-    image[label == 2] = organ - scene.rng.uniform(60, 75)
+    image[label == 1] = scene.rng.uniform(100, 130)
+    image[label == 2] = scene.rng.uniform(-20, -5)  # a cyst
     soft = gaussian_filter(image, 0.5) + 5 * scene.field(6.0) * (body_radius < 1)
     noisy = soft + scene.rng.normal(0, 18.0, label.shape)
     return [np.clip(noisy, -1024, 3071)], label
@@ -222,17 +221,17 @@ def _paint_tumour(scene: _Scene, number: int) -> tuple[list[Floats], npt.NDArray
     Every fifth case has no enhancing part, as happens in patients.
     """
     brain = scene.blob(scene.place(0.05), scene.half * scene.rng.uniform(0.78, 0.9, 3), 0.03) < 1
-    tumour = scene.blob(scene.place(0.25), scene.size(0.5), 0.1)
+    tumour = scene.blob(scene.place(0.25), scene.size(0.56), 0.1)
     inner = tumour * (1 + 0.06 * scene.field(2.5))
     label = np.zeros(brain.shape, np.uint8)
     label[(tumour < 1) & brain] = 1
-    label[(inner < 0.72) & brain] = 2
+    label[(inner < 0.76) & brain] = 2
     if number % 5 != 4:
-        label[(inner < 0.45) & brain] = 3
+        label[(inner < 0.5) & brain] = 3
     tissue = 100 + 8 * scene.field(5.0)
     contrast = scene.rng.uniform(0.85, 1.15, 2)
-    t1 = tissue + contrast[0] * np.choose(label, [0, -8, -42, 45])
-    t2 = tissue + contrast[1] * np.choose(label, [0, 50, 58, 20])
+    t1 = tissue + contrast[0] * np.choose(label, [0, -8, -42, 60])
+    t2 = tissue + contrast[1] * np.choose(label, [0, 50, 65, 20])
     return [np.maximum(_as_mri(scene, image, noise=12.0), 1.0) * brain for image in (t1, t2)], label
 
 

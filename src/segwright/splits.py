@@ -29,7 +29,16 @@ ALL = "all"
 """Name of the fold that trains on every case and validates on the same (method 9.6)."""
 
 
-__all__ = ["ALL", "Fold", "make_splits", "read_case_table", "read_fold", "split_dataset", "write_splits"]
+__all__ = [
+    "ALL",
+    "Fold",
+    "fold_of_splits_file",
+    "make_splits",
+    "read_case_table",
+    "read_fold",
+    "split_dataset",
+    "write_splits",
+]
 
 
 @dataclass(frozen=True)
@@ -95,15 +104,20 @@ def split_dataset(
     batch_files: Sequence[Path],
     checks_file: Path,
     settings: SplitSettings,
+    case_table: Path | str | None,
     output: Path,
     *,
-    case_table: Path | None = None,
     raw_folder: Path | None = None,
     only_all: bool = False,
 ) -> tuple[Fold, ...]:
     """Read inspection's results, divide the cases, write ``output`` (see :func:`write_splits`): the rule ``split``.
 
-    A ``splits_final.json`` in the raw folder is used as v2 does, unless groups or strata are asked for.
+    Copies of one image (checks.json) share a fold. With ``raw_folder``, a ``splits_final.json`` in it is used as v2
+    does, unless groups or strata are asked for.
+
+    Raises:
+        DatasetError, SettingsError: see :func:`make_splits` and :func:`read_case_table`.
+        DamagedFileError: an inspection file is missing or damaged.
     """
     _, records = read_batches(batch_files)
     table = None if case_table is None else read_case_table(case_table)
@@ -152,6 +166,31 @@ def read_fold(path: Path) -> Fold:
         return Fold(str(record["fold"]), tuple(record["train"]), tuple(record["val"]))
     except (KeyError, TypeError) as error:
         raise DamagedFileError(path, f"not a fold file ({error!r})") from error
+
+
+def fold_of_splits_file(path: Path, name: str, index: Path) -> Fold:
+    """One fold of a splits file, checked against the cases of a preprocessed store; ``all`` needs no entry in it.
+
+    Args:
+        path: splits.json or nnU-Net v2's splits_final.json.
+        name: ``0``, ``1``, ... or ``all``.
+        index: index.json of the preprocessed cases; its batch files list them.
+
+    Raises:
+        DatasetError: there is no such fold, or the file leaks or names unknown cases.
+        DamagedFileError: a file is missing or damaged.
+    """
+    try:
+        batches = [read_json(index.with_name(f"{batch}.json")) for batch in read_json(index)["batches"]]
+        ordered = sorted(case for batch in batches for case in batch["cases"])
+    except (KeyError, TypeError) as error:
+        raise DamagedFileError(index, f"not an index of preprocessed cases ({error!r})") from error
+    if name == ALL:
+        return Fold(ALL, tuple(ordered), tuple(ordered))
+    folds = {fold.name: fold for fold in _folds_from_file(path, ordered, {}, {})}
+    if name not in folds:
+        raise DatasetError(f"{path}: there is no fold {name}; it has {', '.join(folds)}, and there is always `{ALL}`")
+    return folds[name]
 
 
 def counts_table(

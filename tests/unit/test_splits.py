@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
 from segwright.core.settings import SplitSettings
-from segwright.splits import Fold, make_splits, read_case_table, read_fold, write_splits
+from segwright.splits import Fold, fold_of_splits_file, make_splits, read_case_table, read_fold, write_splits
 
 TEN = [f"case_{i:02d}" for i in range(10)]
 
@@ -150,6 +150,18 @@ def test_folds_from_a_file(tmp_path: Path) -> None:
     folds = make_splits(TEN, wanted)
     assert [fold.name for fold in folds] == ["0", "1", "all"]
     assert folds[1] == Fold("1", tuple(TEN[2:]), tuple(TEN[:2]))
+
+
+def test_one_fold_of_a_file_for_a_preprocessed_store(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(json.dumps({"batches": {"batch_0": "x", "batch_1": "y"}}))
+    for k in range(2):
+        (tmp_path / f"batch_{k}.json").write_text(json.dumps({"cases": {case: {} for case in TEN[k::2]}}))
+    _write(tmp_path, [{"train": TEN[:6], "val": TEN[6:8]}])
+    path, index = tmp_path / "splits.json", tmp_path / "index.json"
+    assert fold_of_splits_file(path, "0", index) == Fold("0", tuple(TEN[:6]), tuple(TEN[6:8]))
+    assert fold_of_splits_file(path, "all", index).train == tuple(TEN)
+    with pytest.raises(DatasetError, match="no fold 3; it has 0"):
+        fold_of_splits_file(path, "3", index)
 
 
 def test_files_that_leak_are_refused_with_all_reasons(tmp_path: Path) -> None:

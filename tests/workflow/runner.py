@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-_JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$", re.MULTILINE)
+_JOB = re.compile(r"^Finished jobid: \d+ \(Rule: (\w+)\)", re.MULTILINE)
 TARGETS = {"all", "inspect_all", "plan_all", "preprocess_all", "train_all", "evaluate_all", "predict_all", "report_all"}
 
 TINY = {

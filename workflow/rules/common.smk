@@ -26,10 +26,10 @@ except SegwrightError as error:
 SETTINGS = EXPERIMENT.settings
 EXECUTION = SETTINGS.execution
 RESULTS = SETTINGS.results
-D = RESULTS + "/{dataset}/data"
-R = RESULTS + "/{dataset}/{pipeline}"
-LOGS = RESULTS + "/logs/{dataset}"
-BENCHMARKS = RESULTS + "/benchmarks/{dataset}"
+D = Path(RESULTS) / "{dataset}" / "data"
+R = Path(RESULTS) / "{dataset}" / "{pipeline}"
+LOGS = Path(RESULTS) / "logs" / "{dataset}"
+BENCHMARKS = Path(RESULTS) / "benchmarks" / "{dataset}"
 CPU_ONLY = EXECUTION.device == "cpu"
 
 
@@ -59,7 +59,7 @@ def everywhere(path):
 def final_predictions(wildcards):
     """The final manifest of every dataset that has test images."""
     with_tests = [name for name, dataset in EXPERIMENT.datasets.items() if dataset.test]
-    return expand(R + "/final/manifest.json", dataset=with_tests, pipeline=EXPERIMENT.pipelines)
+    return expand(R / "final/manifest.json", dataset=with_tests, pipeline=EXPERIMENT.pipelines)
 
 
 def trained_models(wildcards):
@@ -93,18 +93,26 @@ def plan_of(dataset, pipeline):
     return read_configurations(checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan)
 
 
+def plan_file(name):
+    """Input function: one file of the plan folder."""
+
+    def path(wildcards):
+        plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
+        return f"{plan}/{name}"
+
+    return path
+
+
 def image_reader(wildcards):
     """Name of the reader the plans chose for the dataset's files."""
-    plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
-    return read_json(f"{plan}/plans.json")["image_reader_writer"]
+    return read_json(plan_file("plans.json")(wildcards))["image_reader_writer"]
 
 
 def slice_of(kind):
     """Input function: the plan slice of `wildcards.configuration` that one kind of job reads."""
 
     def path(wildcards):
-        plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
-        return f"{plan}/{wildcards.configuration}.{kind}.json"
+        return plan_file(f"{wildcards.configuration}.{kind}.json")(wildcards)
 
     return path
 
@@ -245,7 +253,9 @@ def all_fold_files(name):
 def selection_of(dataset, pipeline):
     """The content of selection.json; asks for the selection first."""
     plan_of(dataset, pipeline)
-    return read_json(f"{checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection}/selection.json")
+    return read_json(
+        f"{checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection}/selection.json"
+    )
 
 
 def selected_members(wildcards):
@@ -316,7 +326,7 @@ def test_probabilities(wildcards):
 def winner_test_predictions(wildcards):
     """Test predictions of every member, all batches of the first member first."""
     return expand(
-        R + "/predictions/{configuration}/{batch}.json",
+        R / "predictions/{configuration}/{batch}.json",
         dataset=wildcards.dataset,
         pipeline=wildcards.pipeline,
         configuration=selected_members(wildcards),
@@ -357,6 +367,8 @@ def plugin_digests(wildcards):
 
 
 def split_tables(dataset):
-    """The user's case table and splits file, where given."""
+    """The user's case table and splits file, where given, and a splits file in the raw folder."""
     entry = SETTINGS.datasets[dataset]
-    return [path for path in (entry.case_table, entry.splits.file) if path]
+    in_raw_folder = EXPERIMENT.datasets[dataset].folder / "splits_final.json"
+    tables = [entry.case_table, entry.splits.file, in_raw_folder if in_raw_folder.is_file() else None]
+    return [str(path) for path in tables if path]

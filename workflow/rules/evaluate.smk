@@ -5,15 +5,15 @@ rule summarize_crossval:
     input:
         validations=requested_fold_files("validation.json"),
     output:
-        summary=R + "/{configuration}/crossval/summary.json",
+        summary=R / "{configuration}/crossval/summary.json",
     log:
-        LOGS + "/summarize_crossval/{pipeline}/{configuration}.log",
+        LOGS / "summarize_crossval/{pipeline}/{configuration}.log",
     benchmark:
-        BENCHMARKS + "/summarize_crossval/{pipeline}/{configuration}.tsv"
+        BENCHMARKS / "summarize_crossval/{pipeline}/{configuration}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=evaluation_memory_mb,
         runtime=120,
@@ -32,16 +32,16 @@ rule evaluate_ensemble:
         first=ensemble_member(0, "probabilities.json"),
         second=ensemble_member(1, "probabilities.json"),
     output:
-        summary=R + "/ensembles/{ensemble}/summary.json",
-        labels=R + "/ensembles/{ensemble}/labels.json",
+        summary=R / "ensembles/{ensemble}/summary.json",
+        labels=R / "ensembles/{ensemble}/labels.json",
     log:
-        LOGS + "/evaluate_ensemble/{pipeline}/{ensemble}.log",
+        LOGS / "evaluate_ensemble/{pipeline}/{ensemble}.log",
     benchmark:
-        BENCHMARKS + "/evaluate_ensemble/{pipeline}/{ensemble}.tsv"
+        BENCHMARKS / "evaluate_ensemble/{pipeline}/{ensemble}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=ensemble_memory_mb,
         runtime=240,

@@ -12,15 +12,15 @@ rule inspect_batch:
     input:
         files=lambda wildcards: EXPERIMENT.training_files(wildcards.dataset, wildcards.batch),
     output:
-        records=D + "/inspection/{batch}.json",
+        records=D / "inspection/{batch}.json",
     log:
-        LOGS + "/inspect_batch/{batch}.log",
+        LOGS / "inspect_batch/{batch}.log",
     benchmark:
-        BENCHMARKS + "/inspect_batch/{batch}.tsv"
+        BENCHMARKS / "inspect_batch/{batch}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=inspection_memory_mb,
         runtime=120,
@@ -40,19 +40,19 @@ rule collect_checks:
     input:
         dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
         batches=lambda wildcards: expand(
-            D + "/inspection/{batch}.json",
+            D / "inspection/{batch}.json",
             dataset=wildcards.dataset,
             batch=EXPERIMENT.batches(wildcards.dataset),
         ),
     output:
-        json=D + "/checks.json",
-        tsv=D + "/checks.tsv",
+        json=D / "checks.json",
+        tsv=D / "checks.tsv",
     log:
-        LOGS + "/collect_checks.log",
+        LOGS / "collect_checks.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=1000,
         runtime=30,
@@ -66,15 +66,15 @@ rule collect_checks:
 
 rule require_valid_dataset:
     input:
-        checks=D + "/checks.json",
+        checks=D / "checks.json",
     output:
-        valid=D + "/valid.json",
+        valid=D / "valid.json",
     log:
-        LOGS + "/require_valid_dataset.log",
+        LOGS / "require_valid_dataset.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=500,
         runtime=10,
@@ -86,22 +86,22 @@ rule require_valid_dataset:
 
 rule fingerprint:
     input:
-        valid=D + "/valid.json",
+        valid=D / "valid.json",
         batches=lambda wildcards: expand(
-            D + "/inspection/{batch}.json",
+            D / "inspection/{batch}.json",
             dataset=wildcards.dataset,
             batch=EXPERIMENT.batches(wildcards.dataset),
         ),
     output:
-        fingerprint=D + "/dataset_fingerprint.json",
+        fingerprint=D / "dataset_fingerprint.json",
     log:
-        LOGS + "/fingerprint.log",
+        LOGS / "fingerprint.log",
     benchmark:
-        BENCHMARKS + "/fingerprint.tsv"
+        BENCHMARKS / "fingerprint.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=2000,
         runtime=60,
@@ -116,28 +116,29 @@ rule fingerprint:
 
 rule split:
     input:
-        valid=D + "/valid.json",
-        checks=D + "/checks.json",
+        valid=D / "valid.json",
+        checks=D / "checks.json",
         batches=lambda wildcards: expand(
-            D + "/inspection/{batch}.json",
+            D / "inspection/{batch}.json",
             dataset=wildcards.dataset,
             batch=EXPERIMENT.batches(wildcards.dataset),
         ),
         tables=lambda wildcards: split_tables(wildcards.dataset),
     output:
-        splits=directory(D + "/splits"),
+        splits=directory(D / "splits"),
     log:
-        LOGS + "/split.log",
+        LOGS / "split.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         version=STAGE_VERSION["splits"],
         splits=lambda wildcards: to_plain(SETTINGS.datasets[wildcards.dataset].splits),
+        only_all=lambda wildcards: EXPERIMENT.trains_on_all_cases_only(wildcards.dataset),
         case_table=lambda wildcards: SETTINGS.datasets[wildcards.dataset].case_table,
     message:
         "Folds of {wildcards.dataset}"

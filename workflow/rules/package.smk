@@ -3,25 +3,25 @@
 
 rule package_model:
     input:
-        plan=lambda wildcards: checkpoints.plan.get(**wildcards).output.plan + "/plans.json",
+        plan=plan_file("plans.json"),
         dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
-        selection=lambda wildcards: selection_file(wildcards),
-        rules=R + "/postprocessing.json",
+        selection=selection_file,
+        rules=R / "postprocessing.json",
         summaries=candidate_summaries,
         slices=packaged_slices,
         models=packaged_files("model.safetensors"),
         trainings=packaged_files("training.json"),
     output:
-        model=directory(R + "/model"),
-        archive=ensure(R + "/model.zip", non_empty=True),
+        model=directory(R / "model"),
+        archive=ensure(R / "model.zip", non_empty=True),
     log:
-        LOGS + "/package_model/{pipeline}.log",
+        LOGS / "package_model/{pipeline}.log",
     benchmark:
-        BENCHMARKS + "/package_model/{pipeline}.tsv"
+        BENCHMARKS / "package_model/{pipeline}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=2000,
         runtime=60,

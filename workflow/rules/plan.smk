@@ -8,18 +8,18 @@ localrules:
 checkpoint plan:
     input:
         dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
-        valid=D + "/valid.json",
-        fingerprint=D + "/dataset_fingerprint.json",
-        splits=D + "/splits",
+        valid=D / "valid.json",
+        fingerprint=D / "dataset_fingerprint.json",
+        splits=D / "splits",
         pinned=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).planning.plans_file or [],
     output:
-        plan=directory(R + "/plan"),
+        plan=directory(R / "plan"),
     log:
-        LOGS + "/plan/{pipeline}.log",
+        LOGS / "plan/{pipeline}.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=500,
         runtime=10,

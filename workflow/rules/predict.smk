@@ -5,15 +5,15 @@ rule inspect_test_batch:
     input:
         files=lambda wildcards: EXPERIMENT.test_files(wildcards.dataset, wildcards.batch),
     output:
-        records=D + "/test/{batch}.json",
+        records=D / "test/{batch}.json",
     log:
-        LOGS + "/inspect_test_batch/{batch}.log",
+        LOGS / "inspect_test_batch/{batch}.log",
     benchmark:
-        BENCHMARKS + "/inspect_test_batch/{batch}.tsv"
+        BENCHMARKS / "inspect_test_batch/{batch}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=inspection_memory_mb,
         runtime=120,
@@ -33,18 +33,18 @@ rule predict_test:
         plan=slice_of("predict"),
         models=test_model_files("model.safetensors"),
         trainings=test_model_files("training.json"),
-        records=D + "/test/{batch}.json",
+        records=D / "test/{batch}.json",
         previous=previous_test_predictions,
     output:
-        predictions=R + "/predictions/{configuration}/{batch}.json",
+        predictions=R / "predictions/{configuration}/{batch}.json",
     log:
-        LOGS + "/predict_test/{pipeline}/{configuration}/{batch}.log",
+        LOGS / "predict_test/{pipeline}/{configuration}/{batch}.log",
     benchmark:
-        BENCHMARKS + "/predict_test/{pipeline}/{configuration}/{batch}.tsv"
+        BENCHMARKS / "predict_test/{pipeline}/{configuration}/{batch}.tsv"
+    retries: 0
     conda:
         "../../envs/torch.yaml"
     threads: training_threads
-    retries: 0
     resources:
         gpu=gpu_count,
         mem_mb=prediction_memory_mb,
@@ -62,19 +62,19 @@ rule predict_test:
 
 rule finish_test:
     input:
-        selection=lambda wildcards: selection_file(wildcards),
-        rules=R + "/postprocessing.json",
+        selection=selection_file,
+        rules=R / "postprocessing.json",
         predictions=winner_test_predictions,
     output:
-        manifest=R + "/final/manifest.json",
+        manifest=R / "final/manifest.json",
     log:
-        LOGS + "/finish_test/{pipeline}.log",
+        LOGS / "finish_test/{pipeline}.log",
     benchmark:
-        BENCHMARKS + "/finish_test/{pipeline}.tsv"
+        BENCHMARKS / "finish_test/{pipeline}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=ensemble_memory_mb,
         runtime=240,

@@ -7,17 +7,17 @@ localrules:
 
 rule preprocess_batch:
     input:
-        inspection=D + "/inspection/{batch}.json",
+        inspection=D / "inspection/{batch}.json",
     output:
-        batch=D + "/preprocessed/{data_id}/{batch}.json",
+        batch=D / "preprocessed/{data_id}/{batch}.json",
     log:
-        LOGS + "/preprocess_batch/{data_id}/{batch}.log",
+        LOGS / "preprocess_batch/{data_id}/{batch}.log",
     benchmark:
-        BENCHMARKS + "/preprocess_batch/{data_id}/{batch}.tsv"
+        BENCHMARKS / "preprocess_batch/{data_id}/{batch}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=preprocessing_memory_mb,
         runtime=240,
@@ -34,19 +34,19 @@ rule preprocess_batch:
 rule index_preprocessed:
     input:
         batches=lambda wildcards: expand(
-            D + "/preprocessed/{data_id}/{batch}.json",
+            D / "preprocessed/{data_id}/{batch}.json",
             dataset=wildcards.dataset,
             data_id=wildcards.data_id,
             batch=EXPERIMENT.batches(wildcards.dataset),
         ),
     output:
-        index=D + "/preprocessed/{data_id}/index.json",
+        index=D / "preprocessed/{data_id}/index.json",
     log:
-        LOGS + "/index_preprocessed/{data_id}.log",
+        LOGS / "index_preprocessed/{data_id}.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=500,
         runtime=10,

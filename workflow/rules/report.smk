@@ -3,30 +3,30 @@
 
 rule report:
     input:
-        checks=D + "/checks.json",
-        fingerprint=D + "/dataset_fingerprint.json",
-        plan=lambda wildcards: checkpoints.plan.get(**wildcards).output.plan + "/plans.json",
+        checks=D / "checks.json",
+        fingerprint=D / "dataset_fingerprint.json",
+        plan=plan_file("plans.json"),
         trainings=all_fold_files("training.json"),
         summaries=candidate_summaries,
-        selection=lambda wildcards: selection_file(wildcards),
-        rules=R + "/postprocessing.json",
-        final=lambda wildcards: final_manifest(wildcards),
-        model=R + "/model.zip",
+        selection=selection_file,
+        rules=R / "postprocessing.json",
+        final=final_manifest,
+        model=R / "model.zip",
     output:
         html=report(
-            R + "/report.html",
+            R / "report.html",
             caption="../report/report.rst",
             category="Report",
             labels={"dataset": "{dataset}", "pipeline": "{pipeline}"},
         ),
     log:
-        LOGS + "/report/{pipeline}.log",
+        LOGS / "report/{pipeline}.log",
     benchmark:
-        BENCHMARKS + "/report/{pipeline}.tsv"
+        BENCHMARKS / "report/{pipeline}.tsv"
+    retries: 0
     conda:
         "../../envs/report.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=3000,
         runtime=60,

@@ -8,15 +8,15 @@ localrules:
 checkpoint select_best:
     input:
         summaries=candidate_summaries,
-        plan=lambda wildcards: checkpoints.plan.get(**wildcards).output.plan + "/configurations.json",
+        plan=plan_file("configurations.json"),
     output:
-        selection=directory(R + "/selection"),
+        selection=directory(R / "selection"),
     log:
-        LOGS + "/select_best/{pipeline}.log",
+        LOGS / "select_best/{pipeline}.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=500,
         runtime=10,
@@ -36,18 +36,18 @@ checkpoint select_best:
 
 rule determine_postprocessing:
     input:
-        selection=lambda wildcards: selection_file(wildcards),
+        selection=selection_file,
         labels=winner_label_maps,
     output:
-        rules=R + "/postprocessing.json",
+        rules=R / "postprocessing.json",
     log:
-        LOGS + "/determine_postprocessing/{pipeline}.log",
+        LOGS / "determine_postprocessing/{pipeline}.log",
     benchmark:
-        BENCHMARKS + "/determine_postprocessing/{pipeline}.tsv"
+        BENCHMARKS / "determine_postprocessing/{pipeline}.tsv"
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=evaluation_memory_mb,
         runtime=240,

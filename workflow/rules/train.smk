@@ -13,18 +13,23 @@ rule train_fold:
         previous=previous_stage_maps,
         initial_model=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).training.initial_model or [],
     output:
-        model=ensure(R + "/{configuration}/fold_{fold}/model.safetensors", non_empty=True),
-        training=R + "/{configuration}/fold_{fold}/training.json",
+        model=ensure(R / "{configuration}/fold_{fold}/model.safetensors", non_empty=True),
+        training=R / "{configuration}/fold_{fold}/training.json",
         progress=report(
-            R + "/{configuration}/fold_{fold}/progress.png",
+            R / "{configuration}/fold_{fold}/progress.png",
             caption="../report/progress.rst",
             category="Training",
-            labels={"dataset": "{dataset}", "pipeline": "{pipeline}", "configuration": "{configuration}", "fold": "{fold}"},
+            labels={
+                "dataset": "{dataset}",
+                "pipeline": "{pipeline}",
+                "configuration": "{configuration}",
+                "fold": "{fold}",
+            },
         ),
     log:
-        LOGS + "/train_fold/{pipeline}/{configuration}/fold_{fold}.log",
+        LOGS / "train_fold/{pipeline}/{configuration}/fold_{fold}.log",
     benchmark:
-        BENCHMARKS + "/train_fold/{pipeline}/{configuration}/fold_{fold}.tsv"
+        BENCHMARKS / "train_fold/{pipeline}/{configuration}/fold_{fold}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: training_threads
@@ -45,24 +50,24 @@ rule train_fold:
 rule predict_fold:
     input:
         plan=slice_of("predict"),
-        model=R + "/{configuration}/fold_{fold}/model.safetensors",
-        training=R + "/{configuration}/fold_{fold}/training.json",
+        model=R / "{configuration}/fold_{fold}/model.safetensors",
+        training=R / "{configuration}/fold_{fold}/training.json",
         split=fold_split,
         index=own_index,
         next_indices=next_stage_indices,
         previous=previous_stage_maps,
     output:
-        validation=R + "/{configuration}/fold_{fold}/validation.json",
-        probabilities=R + "/{configuration}/fold_{fold}/probabilities.json",
-        next_stage=R + "/{configuration}/fold_{fold}/next_stage.json",
+        validation=R / "{configuration}/fold_{fold}/validation.json",
+        probabilities=R / "{configuration}/fold_{fold}/probabilities.json",
+        next_stage=R / "{configuration}/fold_{fold}/next_stage.json",
     log:
-        LOGS + "/predict_fold/{pipeline}/{configuration}/fold_{fold}.log",
+        LOGS / "predict_fold/{pipeline}/{configuration}/fold_{fold}.log",
     benchmark:
-        BENCHMARKS + "/predict_fold/{pipeline}/{configuration}/fold_{fold}.tsv"
+        BENCHMARKS / "predict_fold/{pipeline}/{configuration}/fold_{fold}.tsv"
+    retries: 0
     conda:
         "../../envs/torch.yaml"
     threads: training_threads
-    retries: 0
     resources:
         gpu=gpu_count,
         mem_mb=prediction_memory_mb,
@@ -83,13 +88,13 @@ rule collect_next_stage:
     input:
         folds=every_planned_fold("next_stage.json"),
     output:
-        next_stage=R + "/{configuration}/next_stage.json",
+        next_stage=R / "{configuration}/next_stage.json",
     log:
-        LOGS + "/collect_next_stage/{pipeline}/{configuration}.log",
+        LOGS / "collect_next_stage/{pipeline}/{configuration}.log",
+    retries: 0
     conda:
         "../../envs/core.yaml"
     threads: 1
-    retries: 0
     resources:
         mem_mb=500,
         runtime=10,

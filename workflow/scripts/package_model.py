@@ -6,21 +6,31 @@ from _job import run
 
 
 def main(snakemake):
-    from segwright.sharing.package import package_model
+    from segwright.core.configvalues import build
+    from segwright.core.settings import PredictionSettings
+    from segwright.experiment import candidate_of
+    from segwright.sharing.package import ConfigurationFiles, FoldFiles, package_model
 
+    models = [Path(path) for path in snakemake.input.models]
+    configurations = []
+    for path in map(Path, snakemake.input.slices):
+        name = path.name.removesuffix(".predict.json")
+        folds = [
+            FoldFiles(model.parent.name.removeprefix("fold_"), model, model.with_name("training.json"))
+            for model in models
+            if model.parent.parent.name == name
+        ]
+        configurations.append(ConfigurationFiles(name, path, folds))
     package_model(
         Path(snakemake.output.model),
         Path(snakemake.output.archive),
         plans=Path(snakemake.input.plan),
         dataset_json=Path(snakemake.input.dataset_json),
+        configurations=configurations,
         selection=Path(snakemake.input.selection),
         postprocessing=Path(snakemake.input.rules),
-        summaries=[Path(path) for path in snakemake.input.summaries],
-        slices=[Path(path) for path in snakemake.input.slices],
-        models=[Path(path) for path in snakemake.input.models],
-        trainings=[Path(path) for path in snakemake.input.trainings],
-        prediction=snakemake.params.settings,
-        plugins=snakemake.params.plugins,
+        prediction=build(PredictionSettings, snakemake.params.settings, "prediction"),
+        summaries={candidate_of(path): Path(path) for path in snakemake.input.summaries},
     )
 
 

@@ -6,24 +6,23 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.core.configfile import planning_settings, preprocessing_settings
-
+    from segwright.core.configvalues import build
     from segwright.core.files import read_json
     from segwright.core.registry import load_plugins
+    from segwright.core.settings import PlanningSettings, PreprocessingSettings
     from segwright.planning.planner import make_plans
     from segwright.planning.slices import write_plan_folder
 
     load_plugins(Job(snakemake).plugins)
     facts = read_json(snakemake.input.dataset_json)
-    fingerprint = read_json(snakemake.input.fingerprint)
     plans, reasons = make_plans(
-        fingerprint,
+        read_json(snakemake.input.fingerprint),
         facts,
-        planning_settings(snakemake.params.planning),
+        build(PlanningSettings, snakemake.params.planning, "planning"),
         dataset_name=snakemake.wildcards.dataset,
-        reader=fingerprint["segwright"]["reader"],
+        reader=read_json(snakemake.input.valid)["reader"],
     )
-    preprocessing = preprocessing_settings(snakemake.params.preprocessing)
+    preprocessing = build(PreprocessingSettings, snakemake.params.preprocessing, "preprocessing")
     write_plan_folder(Path(snakemake.output.plan), plans, reasons, facts, preprocessing)
 
 

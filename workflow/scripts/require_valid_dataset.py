@@ -6,13 +6,13 @@ from _job import run
 
 
 def main(snakemake):
+    from segwright.core.files import file_digest, write_json
     from segwright.inspection.checks import read_checks, require_valid
 
-    from segwright.core.files import file_digest, write_json
-
-    checks = Path(snakemake.input.checks)
-    require_valid(read_checks(checks))
-    write_json(snakemake.output.valid, {"checks": file_digest(checks)})
+    path = Path(snakemake.input.checks)
+    checks = read_checks(path)
+    require_valid(checks)
+    write_json(snakemake.output.valid, {"checks": file_digest(path), "reader": checks.reader})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from _job import run
 
 
 def main(snakemake):
+    from segwright.experiment import candidate_of
     from segwright.selection.best import select_best, select_without_validation
 
     output = Path(snakemake.output.selection) / "selection.json"
@@ -16,13 +17,8 @@ def main(snakemake):
     if not snakemake.input.summaries:
         select_without_validation(snakemake.params.candidates, output, **settings)
         return
-    summaries = {candidate_of(Path(path)): Path(path) for path in snakemake.input.summaries}
+    summaries = {candidate_of(path): Path(path) for path in snakemake.input.summaries}
     select_best(summaries, snakemake.params.candidates, output, folds=snakemake.params.folds, **settings)
-
-
-def candidate_of(summary):
-    """``.../{configuration}/crossval/summary.json`` or ``.../ensembles/{a}+{b}/summary.json``."""
-    return summary.parent.parent.name if summary.parent.name == "crossval" else summary.parent.name
 
 
 if __name__ == "__main__":

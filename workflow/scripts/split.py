@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
-from _job import run
+from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.core.configfile import split_settings
+    from segwright.core.configvalues import build
+    from segwright.core.settings import SplitSettings
     from segwright.splits import split_dataset
 
     split_dataset(
         [Path(path) for path in snakemake.input.batches],
         Path(snakemake.input.checks),
-        split_settings(snakemake.params.splits),
+        build(SplitSettings, snakemake.params.splits, "splits"),
         snakemake.params.case_table,
         Path(snakemake.output.splits),
+        raw_folder=Job(snakemake).dataset.folder,
+        only_all=snakemake.params.only_all,
     )
 
 

@@ -14,6 +14,7 @@ from segwright.conversion.layout import dataset_name, labels_by_name, new_folder
 from segwright.core.errors import DatasetError
 from segwright.core.files import read_json, write_json
 from segwright.core.progress import progress
+from segwright.images.itk import read_itk_header
 from segwright.images.readers import read_native, write_image
 
 READER = "SimpleITKIO"
@@ -91,7 +92,8 @@ def _convert_image(path: Path, folder: Path, channels: int) -> None:
         raise DatasetError(
             f"{path}: holds {len(stored.array_czyx)} channels but `modality` names {channels}; correct one of them"
         )
-    if channels == 1:  # read only to be sure that it can be; copied, so that no byte of its header changes
+    if channels == 1 and len(read_itk_header(path).size_xyz) == 3:
+        # read only to be sure that it can be; copied, so that no byte of its header changes
         shutil.copyfile(path, folder / f"{case}_0000{ENDING}")
         return
     for index, channel_zyx in enumerate(stored.array_czyx):

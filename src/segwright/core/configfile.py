@@ -1,397 +1,227 @@
-"""Read configuration files into the typed settings, and generate the commented default file and its JSON schema.
+"""From YAML, JSON or Snakemake's config to typed :class:`Settings`; every mistake is one line that says what is right.
 
-Every mistake is one line that names the option. Values may come as strings (``--config`` delivers strings): they are
-converted to the option's type. ``python -m segwright.core.configfile --write`` regenerates ``config/``.
+``python -m segwright.core.configfile --write`` regenerates ``config/config.yaml`` and its JSON schema.
 """
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import re
-import sys
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
+from segwright.core.configvalues import build, from_text, plain_copy, unknown_key
 from segwright.core.errors import SettingsError
-from segwright.core.files import json_text, write_text
+from segwright.core.files import write_json, write_text
 from segwright.core.settings import (
+    DatasetSettings,
+    ExecutionSettings,
     PipelineSettings,
-    PlanningSettings,
-    PreprocessingSettings,
+    PredictionSettings,
+    ReportSettings,
     Settings,
-    SplitSettings,
-    to_plain,
+    TrainingSettings,
 )
 
 T = TypeVar("T")
+Source = Mapping[str, Any] | Path | str
 
-SECTIONS = tuple(field.name for field in fields(PipelineSettings))
-_DATASET_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
-_PIPELINE_NAME = re.compile(r"[A-Za-z0-9_]+")
-_MAX_FILE_BYTES = 1_000_000
-_MAX_ALIASES = 100  # a file of nested aliases could otherwise grow without bound
-_ABSENT = ("null", "none", "~", "")
+MAX_BYTES = 1_000_000
+SECTIONS = tuple(f.name for f in fields(PipelineSettings))
+"""The stages' sections: allowed under ``defaults``, in a pipeline, and (short for ``defaults``) at the top."""
+DATASET_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+PIPELINE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-def load_settings(config: Mapping[str, Any]) -> Settings:
-    """The settings of a whole configuration file.
+def load_settings(*sources: Source) -> Settings:
+    """Read a whole configuration: mappings or files, later ones over earlier ones.
 
-    Sections of ``defaults`` may also stand at the top level (``training: {epochs: 5}``), which is handy on a command
-    line. Every pipeline is the defaults with its own changes merged in; ``default`` always exists.
+    A section such as ``training:`` at the top is short for ``defaults: {training: ...}`` and goes over it. Pipelines
+    are merged over the defaults; ``default`` always exists. Text is turned into the type of its option, since
+    Snakemake's ``--config`` delivers nothing else.
 
     Raises:
-        SettingsError: an option is unknown, of the wrong type or out of range; the message is one line.
+        SettingsError: an option is unknown, of the wrong type or out of range.
     """
-    config = dict(_mapping(config, "the configuration"))
-    shorthand = {section: config.pop(section) for section in SECTIONS if section in config}
-    defaults = _merged(_mapping(config.pop("defaults", None) or {}, "defaults"), shorthand)
-    pipelines = _mapping(config.pop("pipelines", None) or {}, "pipelines")
-    settings = _build(Settings, config, "")
-    checked_defaults = _build(PipelineSettings, defaults, "")
-    effective = {}
-    for name in ("default", *(name for name in pipelines if name != "default")):
-        changes = pipelines.get(name) or {}
-        _build(PipelineSettings, changes, f"pipelines.{name}")
-        effective[str(name)] = _build(PipelineSettings, _merged(defaults, changes), f"pipelines.{name}")
-    if "default" in pipelines:  # keep the user's order
-        effective = {str(name): effective[str(name)] for name in pipelines}
-    _check_names(settings.datasets, effective)
-    for name, dataset in settings.datasets.items():
+    config: dict[str, Any] = {}
+    for source in sources:
+        config = merge(config, read_source(source))
+    _check_keys(config, [f.name for f in fields(Settings)] + list(SECTIONS))
+    shorthand = {name: config.pop(name) for name in SECTIONS if name in config}
+    defaults = merge(_section(config.get("defaults"), "defaults"), shorthand)
+    datasets = _named(config.get("datasets"), "datasets", DATASET_NAME)
+    pipelines = {"default": {}, **_named(config.get("pipelines"), "pipelines", PIPELINE_NAME)}
+    if "data" in pipelines:
+        raise SettingsError("pipelines.data: a pipeline cannot be named `data`; its folder is taken")
+    loaded = {name: build(DatasetSettings, value, f"datasets.{name}") for name, value in datasets.items()}
+    for name, dataset in loaded.items():
         if not dataset.path:
-            raise SettingsError(f"datasets.{name}.path is missing: the folder of the raw dataset")
-    return replace(settings, defaults=checked_defaults, pipelines=effective)
+            raise SettingsError(f"datasets.{name}.path is missing; name the dataset's folder")
+    built_defaults = build(PipelineSettings, defaults, "")  # first, so that a mistake in the defaults is named as one
+    return Settings(
+        datasets=loaded,
+        defaults=built_defaults,
+        pipelines={
+            name: build(PipelineSettings, merge(defaults, value), f"pipelines.{name}")
+            for name, value in pipelines.items()
+        },
+        execution=build(ExecutionSettings, config.get("execution"), "execution"),
+        report=build(ReportSettings, config.get("report"), "report"),
+        **_options(Settings, config, ("results", "plugins")),
+    )
 
 
 def pipeline_settings(settings: Settings, name: str) -> PipelineSettings:
-    """The effective settings of a pipeline."""
+    """The effective settings of a pipeline: the defaults with the pipeline's own values over them.
+
+    Raises:
+        SettingsError: there is no such pipeline.
+    """
     if name not in settings.pipelines:
         raise SettingsError(f"there is no pipeline {name} (there are: {', '.join(settings.pipelines)})")
     return settings.pipelines[name]
 
 
-def pipeline_settings_from_file(path: Path | None) -> PipelineSettings:
-    """Settings for one command: a file with sections ``planning``, ``training`` ... (also below ``defaults``), or none.
+def pipeline_settings_from_file(path: Path | str | None) -> PipelineSettings:
+    """The sections ``planning``, ``preprocessing``, ``training`` ... of a YAML or JSON file; None: all defaults.
 
-    Raises:
-        SettingsError: the file is missing, not YAML, or an option in it is wrong.
+    A whole configuration file is accepted too: then these are its ``default`` pipeline's settings.
     """
     if path is None:
         return PipelineSettings()
-    content = read_yaml(path)
-    if content and not any(key in (*SECTIONS, "defaults") for key in content):
-        content = {"training": content}
-    whole = {key: value for key, value in content.items() if key in (*SECTIONS, "defaults")}
-    unknown = [key for key in content if key not in whole and key not in {field.name for field in fields(Settings)}]
-    if unknown:
-        raise SettingsError(f"{path}: {_unknown(unknown[0], '', SECTIONS)}")
-    return load_settings(whole).defaults
+    return pipeline_settings(load_settings(Path(path)), "default")
 
 
-def split_settings(plain: Mapping[str, Any]) -> SplitSettings:
-    return _build(SplitSettings, plain, "splits")
-
-
-def planning_settings(plain: Mapping[str, Any]) -> PlanningSettings:
-    return _build(PlanningSettings, plain, "planning")
-
-
-def preprocessing_settings(plain: Mapping[str, Any]) -> PreprocessingSettings:
-    return _build(PreprocessingSettings, plain, "preprocessing")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML (or JSON) file with a mapping at its top.
+def training_settings_from_file(path: Path | str) -> TrainingSettings:
+    """Settings of ``segwright train --settings FILE``: bare training options, or sections as in the configuration.
 
     Raises:
-        SettingsError: the file is missing, too large, not YAML, or holds something else.
+        SettingsError: as :func:`load_settings`.
     """
-    if not path.is_file():
-        raise SettingsError(f"{path}: the settings file does not exist")
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise SettingsError(f"{path}: larger than {_MAX_FILE_BYTES // 1000} kB; this is not a settings file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > _MAX_ALIASES:
-            raise SettingsError(f"{path}: more than {_MAX_ALIASES} aliases; write the values out")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    return dict(_mapping(content or {}, str(path)))
+    content = read_source(Path(path))
+    if any(key in content for key in (*SECTIONS, *(f.name for f in fields(Settings)))):
+        return pipeline_settings(load_settings(content), "default").training
+    return build(TrainingSettings, content, "training")
 
 
-# --- building typed settings ------------------------------------------------------------------------------------------
+def prediction_settings_from_file(path: Path | str) -> PredictionSettings:
+    """The ``prediction`` section of such a file; the defaults if it has none."""
+    content = read_source(Path(path))
+    return build(PredictionSettings, content.get("prediction"), "prediction")
 
 
-def _build(kind: type[T], value: Any, path: str) -> T:
-    """A settings dataclass from a plain mapping."""
-    given = _mapping(value, path or "the configuration")
-    hints = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    arguments = {}
-    for key, entry in given.items():
-        if key not in known:
-            raise SettingsError(_unknown(str(key), path, known))
-        option = f"{path}.{key}" if path else str(key)
-        arguments[str(key)] = _value(hints[key], entry, option)
-        _check_limits(arguments[str(key)], known[key], option)
-    return kind(**arguments)
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge: mappings key by key, everything else replaced by ``over``. Neither argument is changed.
 
-
-def _value(hint: Any, value: Any, option: str) -> Any:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _one_of_types(get_args(hint), value, option)
-    if origin is Literal:
-        choices = get_args(hint)
-        if value not in choices:
-            raise SettingsError(f"{option} is {value!r} but must be one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple:
-        return _tuple(get_args(hint)[0], value, option)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        entries = _mapping(_parsed(value), option)
-        return {str(key): _value(get_args(hint)[1], entry, f"{option}.{key}") for key, entry in entries.items()}
-    if is_dataclass(hint):
-        return _build(hint, _parsed(value), option)  # type: ignore[arg-type]
-    if hint is Any:
-        return value
-    return _scalar(hint, value, option)
-
-
-def _one_of_types(hints: Sequence[Any], value: Any, option: str) -> Any:
-    if type(None) in hints and (value is None or (isinstance(value, str) and value.lower() in _ABSENT)):
-        return None
-    problems = []
-    for hint in (hint for hint in hints if hint is not type(None)):
-        try:
-            return _value(hint, value, option)
-        except SettingsError as problem:
-            problems.append(problem)
-    if len(problems) == 1:
-        raise problems[0]
-    kinds = " or ".join(_kind_text(hint) for hint in hints)
-    raise SettingsError(f"{option} is {value!r} but must be {kinds}")
-
-
-def _tuple(hint: Any, value: Any, option: str) -> tuple[Any, ...]:
-    value = _parsed(value)
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        value = [value] if not isinstance(value, str) else value.split()
-    if not isinstance(value, (list, tuple)):
-        raise SettingsError(f"{option} is {value!r} but must be a list")
-    return tuple(_value(hint, entry, f"{option}[{index}]") for index, entry in enumerate(value))
-
-
-def _scalar(hint: type, value: Any, option: str) -> Any:
-    made = _parsed(value) if hint is not str else value
-    if hint is bool and isinstance(made, bool):
-        return made
-    if hint is str and isinstance(made, str):
-        return made
-    if hint in (int, float) and isinstance(made, str):  # YAML 1.1 reads 3e-3 as a string
-        try:
-            made = float(made)
-        except ValueError:
-            made = value
-    if hint is int and isinstance(made, (int, float)) and not isinstance(made, bool) and float(made).is_integer():
-        return int(made)
-    if hint is float and isinstance(made, (int, float)) and not isinstance(made, bool):
-        return float(made)
-    raise SettingsError(f"{option} is {value!r} but must be {_kind_text(hint)}")
-
-
-def _parsed(value: Any) -> Any:
-    """What a string from a command line stands for; other values as they are."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-
-
-def _check_limits(value: Any, field: Field[Any], option: str) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return
-    limits = field.metadata
-    if "minimum" in limits and value < limits["minimum"]:
-        raise SettingsError(f"{option} is {value} but must be at least {limits['minimum']}")
-    if "exclusive_minimum" in limits and value <= limits["exclusive_minimum"]:
-        raise SettingsError(f"{option} is {value} but must be greater than {limits['exclusive_minimum']}")
-    if "maximum" in limits and value > limits["maximum"]:
-        raise SettingsError(f"{option} is {value} but must be at most {limits['maximum']}")
-
-
-def _check_names(datasets: Mapping[str, Any], pipelines: Mapping[str, Any]) -> None:
-    for name in datasets:
-        if not _DATASET_NAME.fullmatch(name) or name.startswith(".") or name in ("logs", "benchmarks"):
-            raise SettingsError(f"datasets.{name}: a dataset's name may hold letters, digits and _ . - only")
-    for name in pipelines:
-        if name == "data" or not _PIPELINE_NAME.fullmatch(name):
-            raise SettingsError(f"pipelines.{name}: a pipeline's name may hold letters, digits and _ only, and not be `data`")
-
-
-def _unknown(key: str, path: str, known: Any) -> str:
-    option = f"{path}.{key}" if path else key
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    if near:
-        return f"{option} is not known; did you mean {f'{path}.{near[0]}' if path else near[0]}?"
-    return f"{option} is not known; known here: {', '.join(known)}"
-
-
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingsError(f"{what} is {value!r} but must be a mapping of options")
-    return value
-
-
-def _merged(base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, mappings merged at every depth."""
+    An empty section (``training:`` with nothing below it) changes nothing.
+    """
     merged = dict(base)
-    for key, value in changes.items() if isinstance(changes, Mapping) else ():
-        value = _parsed(value) if isinstance(merged.get(key), Mapping) else value
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
+    for key, value in over.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and value is None and key in _section_names():
+            continue
+        merged[key] = merge(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def _kind_text(hint: Any) -> str:
-    origin = get_origin(hint)
-    if origin is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    if origin is tuple:
-        return f"a list ({_kind_text(get_args(hint)[0])} each)"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint, "a mapping of options")
+def read_source(source: Source) -> dict[str, Any]:
+    """A mapping, or the mapping a YAML or JSON file holds, as plain dictionaries of limited size.
+
+    Raises:
+        SettingsError: the file is missing, too large, not YAML, repeats a key, or is no mapping.
+    """
+    if isinstance(source, Mapping):
+        return _sections_from_text(plain_copy(source, "the configuration"))
+    path = Path(source)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SettingsError(f"{path}: larger than {MAX_BYTES} bytes; not a configuration file")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except OSError as problem:
+        raise SettingsError(f"{path}: cannot be read ({problem.strerror}); correct the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
+        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from problem
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise SettingsError(
+            f"{path}: must hold options such as `training: {{epochs: 5}}`, not {type(content).__name__}"
+        )
+    return _sections_from_text(plain_copy(content, str(path)))
 
 
-# --- the generated files ----------------------------------------------------------------------------------------------
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key `{key_node.value}` is written twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema (2020-12) of a configuration file, for editors."""
-    schema = _schema(Settings)
-    for section, entry in _schema(PipelineSettings)["properties"].items():
-        schema["properties"][section] = {**entry, "description": f"shorthand for defaults.{section}"}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "segwright configuration", **schema}
+def _options(cls: type[T], config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Typed values of single options at the top of the configuration; those not given are left out."""
+    given = {name: config[name] for name in names if name in config}
+    built = build(cls, given, "")
+    return {name: getattr(built, name) for name in given}
 
 
-def _schema(hint: Any) -> dict[str, Any]:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(choice) for choice in get_args(hint)]}
-    if origin is Literal:
-        return {"enum": list(get_args(hint))}
-    if origin is tuple:
-        return {"type": "array", "items": _schema(get_args(hint)[0])}
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object", "additionalProperties": _schema(get_args(hint)[1])}
-    if is_dataclass(hint):
-        hints = get_type_hints(hint)
-        entries = {field.name: _option_schema(field, hints[field.name]) for field in fields(hint)}
-        return {"type": "object", "additionalProperties": False, "properties": entries}
-    names = {int: "integer", float: "number", bool: "boolean", str: "string", type(None): "null"}
-    return {"type": names[hint]} if hint in names else {}
+def _section_names() -> tuple[str, ...]:
+    return (*SECTIONS, "defaults", "datasets", "pipelines", "execution", "report")
 
 
-def _option_schema(field: Field[Any], hint: Any) -> dict[str, Any]:
-    schema = {**_schema(hint), "description": field.metadata["help"]}
-    if field.default is not MISSING:
-        schema["default"] = to_plain(field.default)
-    names = {"minimum": "minimum", "maximum": "maximum", "exclusive_minimum": "exclusiveMinimum"}
-    limits = {names[key]: value for key, value in field.metadata.items() if key in names}
-    if "anyOf" in schema:
-        schema["anyOf"] = [
-            {**choice, **limits} if choice.get("type") in ("integer", "number") else choice for choice in schema["anyOf"]
-        ]
-        return schema
-    return {**schema, **limits}
+def _sections_from_text(config: dict[str, Any]) -> dict[str, Any]:
+    """Sections given as text on a command line, read as YAML, so that they merge instead of replacing."""
+    return {
+        key: from_text(value) if key in _section_names() and isinstance(value, str) else value
+        for key, value in config.items()
+    }
 
 
-_HEADER = """\
-# Every option of segwright with its default. A configuration of your own needs one line:
-#
-#   datasets: {Dataset004_Hippocampus: {path: /data/Dataset004_Hippocampus}}
-#
-# Generated from src/segwright/core/settings.py by `make schema`; editors complete and check it with the schema below.
-# yaml-language-server: $schema=schema/config.schema.json
-"""
-
-_DATASETS = """
-# datasets by name
-datasets: {}
-#  Dataset004_Hippocampus:
-"""
-
-_PIPELINES = """
-# named variations of the defaults; `default` always exists, and any name but `data` may be added
-pipelines:
-  default: {}
-#  resenc_l: {planning: {planner: resenc_l, gpu_memory_gb: 24}}
-"""
+def _check_keys(config: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in config:
+        if key not in known:
+            raise SettingsError(unknown_key(key, known, ""))
 
 
-def default_yaml() -> str:
-    """The commented default configuration file."""
-    from segwright.core.settings import DatasetSettings, ExecutionSettings, ReportSettings
-
-    lines = [_HEADER, _DATASETS.rstrip("\n")]
-    lines += [f"#{line}" if line else "#" for line in _section_lines(DatasetSettings, "    ", {"path": "/data/Dataset004"})]
-    lines += ["", "# settings every pipeline starts from", "defaults:"]
-    lines += _section_lines(PipelineSettings, "  ")
-    lines += [_PIPELINES.rstrip("\n"), "", "# how and where to run; never changes results", "execution:"]
-    lines += _section_lines(ExecutionSettings, "  ")
-    lines += ["", "report:", *_section_lines(ReportSettings, "  ")]
-    by_name = {field.name: field for field in fields(Settings)}
-    for name, default in (("results", "results"), ("plugins", "[]")):
-        lines += ["", f"# {by_name[name].metadata['help']}", f"{name}: {default}"]
-    return "\n".join(lines) + "\n"
+def _section(value: Any, path: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{path} is {value!r} but must be a section with options below it")
+    return dict(value)
 
 
-def _section_lines(kind: type, indent: str, values: Mapping[str, str] | None = None) -> list[str]:
-    """An option a line below its comment; sections within a section are indented."""
-    lines: list[str] = []
-    hints = get_type_hints(kind)
-    for field in fields(kind):  # type: ignore[arg-type]
-        lines.append(f"{indent}# {field.metadata['help']}{_limits_text(field)}")
-        if is_dataclass(hints[field.name]):
-            lines.append(f"{indent}{field.name}:")
-            lines += _section_lines(hints[field.name], indent + "  ")
-            continue
-        default = to_plain(field.default if field.default is not MISSING else field.default_factory())  # type: ignore[misc]
-        shown = (values or {}).get(field.name) or _yaml_value(default)
-        lines.append(f"{indent}{field.name}: {shown}")
-    return lines
+def _named(value: Any, path: str, pattern: re.Pattern[str]) -> dict[str, dict[str, Any]]:
+    entries = _section(value, path)
+    for name in entries:
+        if not pattern.fullmatch(name):
+            allowed = pattern.pattern.removesuffix("+")
+            raise SettingsError(f"{path}.{name}: the name may only hold the characters {allowed}")
+    return {name: _section(entry, f"{path}.{name}") for name, entry in entries.items()}
 
 
-def _yaml_value(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Regenerate the files in ``config/`` that come from the settings classes."""
+    from segwright.core.configdocs import default_yaml, json_schema
 
-
-def _limits_text(field: Field[Any]) -> str:
-    limits = field.metadata
-    parts = []
-    if "minimum" in limits:
-        parts.append(f"at least {limits['minimum']}")
-    if "exclusive_minimum" in limits:
-        parts.append(f"above {limits['exclusive_minimum']}")
-    if "maximum" in limits:
-        parts.append(f"at most {limits['maximum']}")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def write_generated_files(root: Path) -> None:
-    """Write ``config/config.yaml`` and ``config/schema/config.schema.json`` below ``root``."""
-    write_text(root / "config" / "config.yaml", default_yaml())
-    write_text(root / "config" / "schema" / "config.schema.json", json_text(json_schema(), sort_keys=False))
+    parser = argparse.ArgumentParser(prog="python -m segwright.core.configfile", description=main.__doc__)
+    parser.add_argument("--write", action="store_true", required=True, help="write config.yaml and its schema")
+    parser.add_argument("--folder", type=Path, default=Path("config"), help="the config folder")
+    options = parser.parse_args(arguments)
+    write_text(options.folder / "config.yaml", default_yaml())
+    write_json(options.folder / "schema" / "config.schema.json", json_schema(), sort_keys=False)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--write"]:
-        sys.exit("usage: python -m segwright.core.configfile --write   (in the project's folder)")
-    write_generated_files(Path.cwd())
+    main()

@@ -17,6 +17,7 @@ from segwright.core.files import read_json, write_json
 from segwright.evaluation.manifest import Entry, read_manifest, read_manifests, relative_name
 from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
 from segwright.evaluation.parallel import map_cases
+from segwright.images.readers import choose_reader, read_label
 
 
 @dataclass(frozen=True)
@@ -252,15 +253,11 @@ def files_with_ending(folder: Path, ending: str) -> dict[str, Path]:
 
 def chosen_reader(dataset_json: Mapping[str, Any], ending: str, example: Path) -> str:
     """Name of the reader for label maps of a dataset, by its dataset.json and an example (method 1.3)."""
-    from segwright.images.readers import choose_reader  # here: the readers' libraries load slowly
-
     override = dataset_json.get("overwrite_image_reader_writer")
     return choose_reader(ending, example, None if override in (None, "None") else str(override))
 
 
 def _evaluate_pair(task: tuple[Pair, Labels, str]) -> CaseResult:
-    from segwright.images.readers import read_label  # in the worker process
-
     pair, labels, reader = task
     reference = read_label(pair.reference, reader)
     prediction = read_label(pair.prediction, reader)

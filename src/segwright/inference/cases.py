@@ -1,8 +1,8 @@
 """Predict images: raw files -> preprocessing -> scores -> label maps and probabilities (method 10).
 
 :func:`predict_batch` is the workflow's step for a batch of test images with one configuration; its cascade input are
-the label maps the previous stage predicted before. :func:`predict_images` serves any images with a whole model: every stage
-of a cascade runs by itself, several configurations are averaged, a final step (postprocessing) is applied.
+the label maps the previous stage predicted before. :func:`predict_images` serves any images with a whole model: every
+stage of a cascade runs by itself, several configurations are averaged, a final step (postprocessing) is applied.
 """
 
 from __future__ import annotations

@@ -139,21 +139,20 @@ class Predictor:
             ModelError: a value is infinite or not a number, or the device has too little memory.
         """
         source = self._source(image_czyx, previous_label_zyx)
-        total: Tensor | None = None
+        total: np.ndarray | None = None
         try:
             for fold in range(len(self._folds)):
                 self._use(fold)
                 with _fast_convolutions():
-                    scores = predict_scores(self._network, source, self._window, self.device)
-                scores = scores.cpu() if len(self._folds) > 1 else scores
-                total = scores if total is None else total.add_(scores)
+                    scores_czyx = predict_scores(self._network, source, self._window, self.device).cpu().numpy()
+                total = scores_czyx if total is None else np.add(total, scores_czyx, out=total)
         except torch.OutOfMemoryError as problem:
             raise ModelError(
                 f"{self.device}: too little memory for one tile of {self.plan.patch_size} voxels; "
                 "let fewer jobs share the GPU (execution.jobs_per_gpu) or use execution.device: cpu"
             ) from problem
         assert total is not None  # __init__ refuses an empty list of weights
-        result: np.ndarray = (total / len(self._folds) if len(self._folds) > 1 else total).cpu().numpy()
+        result = total if len(self._folds) == 1 else np.divide(total, np.float32(len(self._folds)), out=total)
         if not np.isfinite(result).all():
             raise ModelError(
                 f"{self.plan.configuration}: the network's output is not finite; "
@@ -189,6 +188,7 @@ def prediction_digest(
         {
             "version": STAGE_VERSION["inference"],
             "plan": plan.to_json(),
+            "label_order": plan.labels.entries,  # regions are predicted in this order, which a sorted digest hides
             "weights": [file_digest(path) for path in weights],
             "tile_step": settings.tile_step,
             "gaussian": settings.gaussian,

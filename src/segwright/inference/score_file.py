@@ -49,7 +49,7 @@ def write_scores(path: Path | str, scores_czyx: np.ndarray, facts: Mapping[str, 
             )
             stream.write(content)
         directory = {"shape": list(scores_czyx.shape), "planes_per_block": step, "facts": facts, "blocks": blocks}
-        text = json.dumps(directory, sort_keys=True, separators=(",", ":")).encode("utf-8")
+        text = json.dumps(directory, separators=(",", ":")).encode("utf-8")  # not sorted: regions have an order
         stream.write(text + hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + _MAGIC)
 
 

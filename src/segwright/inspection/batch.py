@@ -50,7 +50,7 @@ def inspect_batch(
     expected = Expectations.of(dataset, reader, test=test)
     records = inspect_cases([known[case_id] for case_id in sorted(case_ids)], expected, store, workers)
     write_batch(output, Batch(output.stem, reader, test, records))
-    remove_stale(store, case_ids, records.values())
+    remove_stale(store, known, records)
 
 
 def inspect_cases(

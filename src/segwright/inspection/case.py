@@ -91,7 +91,7 @@ def inspect_case(case: Case, expected: Expectations, store: Path) -> CaseRecord:
         return known
     images = _read_images(case, expected.reader, problems)
     label = _read_label(case, expected, problems)
-    _check_channels(case, images, expected, problems)
+    _check_channels(case, images, blank.image_digests, expected, problems)
     _check_grids(images, case, label, problems)
     for file, image in images.items():
         find_infinite_voxels(image.array_czyx, file, problems.add)
@@ -207,7 +207,9 @@ def _stored_facts(case: Case, images: Mapping[Path, Image]) -> dict[str, Any]:
     }
 
 
-def _check_channels(case: Case, images: Mapping[Path, Image], expected: Expectations, problems: _Problems) -> None:
+def _check_channels(
+    case: Case, images: Mapping[Path, Image], digests: Sequence[str], expected: Expectations, problems: _Problems
+) -> None:
     """As many channels as declared (method 1.5 point 7), numbered from 0000; one a file, or one file with all."""
     declared, n_files = len(expected.channel_names), len(case.image_files)
     holding_several = [file for file, image in images.items() if len(image.array_czyx) > 1]
@@ -222,6 +224,12 @@ def _check_channels(case: Case, images: Mapping[Path, Image], expected: Expectat
         names = ", ".join(file.name for file in case.image_files)
         message = f"there {'is 1 channel' if found == 1 else f'are {found} channels'} ({names}) but {wanted}"
         problems.add("error", "channel_count", None, message, "add or remove channel files, or correct channel_names")
+    for position, (file, digest) in enumerate(zip(case.image_files, digests, strict=True)):
+        if digest and digest in digests[:position]:
+            message = f"is the same file as {case.image_files[digests.index(digest)].name}"
+            problems.add(
+                "warning", "channel_repeated", file, message, "put the right channel there, if that is a mistake"
+            )
     suffixes = [re.search(r"_(\d{4})(\.[^/]*)?$", file.name) for file in case.image_files]
     numbers = [int(suffix.group(1)) for suffix in suffixes if suffix]
     if len(numbers) == n_files and numbers != list(range(n_files)):

@@ -31,7 +31,7 @@ def inspect_dataset(folder: Path, output: Path, workers: int = 1, batches: int =
     files: dict[bool, list[Path]] = {}
     for test, cases, place in ((False, dataset.training, output / "inspection"), (True, dataset.test, output / "test")):
         records = inspect_cases(cases, Expectations.of(dataset, reader, test=test), place, workers)
-        remove_stale(place, records, records.values())
+        remove_stale(place, records, records)
         files[test] = _write_batches(place, reader, test, records, batches)
     checks = collect_checks(files[False], dataset, files[True])
     write_checks(checks, output / "checks.json", output / "checks.tsv")

@@ -27,11 +27,11 @@ def build_fingerprint(batch_files: Sequence[Path], store: Path) -> dict[str, Any
         DatasetError: there is no case, a case has errors, or no case has any foreground.
         DamagedFileError: a batch or side file is missing or was altered.
     """
-    _, records = read_batches(batch_files)
-    return merge_records(records, store)
+    reader, records = read_batches(batch_files)
+    return merge_records(records, store, reader)
 
 
-def merge_records(records: Mapping[str, CaseRecord], store: Path) -> dict[str, Any]:
+def merge_records(records: Mapping[str, CaseRecord], store: Path, reader: str) -> dict[str, Any]:
     """The same for records that are at hand. Intensities are read one channel at a time."""
     if not records:
         raise DatasetError("the dataset has no training case; put images into imagesTr and label maps into labelsTr")
@@ -61,6 +61,7 @@ def merge_records(records: Mapping[str, CaseRecord], store: Path) -> dict[str, A
             "num_cases": len(cases),
             "cases": list(cases),
             "cases_with_foreground": sum(fingerprint.foreground_voxels > 0 for fingerprint in fingerprints),
+            "reader": reader,
             "statistics": _STATISTICS,
             "sketched_cases_per_channel": {str(channel): count for channel, count in enumerate(sketched)},
         },

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from segwright.inspection.intensities import ValueCounts
 from segwright.inspection.records import CaseRecord
 
 _FOLDER = "values"
-_NAME = re.compile(r"(?P<case>.+)\.[0-9a-f]{12}\.npz$", re.DOTALL)
+_NAME = re.compile(r"(?P<case>[^.].*)\.[0-9a-f]{12}\.npz$", re.DOTALL)
 
 
 def save_record(store: Path, record: CaseRecord, key: str, counts: Sequence[ValueCounts]) -> CaseRecord:
@@ -79,13 +79,18 @@ def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
         return ValueCounts(arrays[f"values_{channel}"], counts, record.fingerprint.intensities[channel])
 
 
-def remove_stale(store: Path, case_ids: Iterable[str], current: Iterable[CaseRecord]) -> None:
-    """Delete side files of the given cases that no current record names."""
-    wanted = {record.case_id: record.values_file[0] for record in current if record.values_file is not None}
-    mine = set(case_ids)
+def remove_stale(store: Path, known: Collection[str], current: Mapping[str, CaseRecord]) -> None:
+    """Delete side files of cases the dataset no longer has, and out-of-date ones of the cases just inspected.
+
+    Side files of other batches' cases, and files that are being written, are left alone.
+    """
     for path in (store / _FOLDER).glob("*.npz"):
         match = _NAME.fullmatch(path.name)
-        if match and match["case"] in mine and wanted.get(match["case"]) != path.name:
+        if match is None:
+            continue
+        record = current.get(match["case"])
+        wanted = None if record is None or record.values_file is None else record.values_file[0]
+        if match["case"] not in known or (record is not None and wanted != path.name):
             path.unlink(missing_ok=True)
 
 

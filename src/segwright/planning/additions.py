@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ def add_configurations(plans: Plans, added: Mapping[str, Mapping[str, Any]]) -> 
     for name, entry in added.items():
         _check_name(name, configurations)
         _check_keys(name, entry)
-        configurations[name] = dict(entry)
+        configurations[name] = _typed_entry(name, entry)
         own = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "inherits_from")
         parent = entry.get("inherits_from")
         base = f"everything else from {parent}" if parent else "complete in itself"
@@ -47,6 +47,26 @@ def add_configurations(plans: Plans, added: Mapping[str, Mapping[str, Any]]) -> 
         if previous in configurations:
             configurations[previous] = _with_next_stage(configurations[previous], grown.resolved(previous), name)
     return replace(plans, configurations=configurations), reasons
+
+
+def _typed_entry(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with its numbers as numbers; a command line delivers them as text."""
+    convert: dict[str, Callable[[Any], Any]] = {
+        "batch_size": int,
+        "patch_size": lambda values: [int(value) for value in values],
+        "spacing": lambda values: [float(value) for value in values],
+        "median_image_size_in_voxels": lambda values: [float(value) for value in values],
+        "batch_dice": lambda value: {"true": True, "false": False}[str(value).lower()],
+    }
+    typed = dict(entry)
+    for key, conversion in convert.items():
+        if key in typed:
+            try:
+                typed[key] = conversion(typed[key])
+            except (TypeError, ValueError, KeyError):
+                kind = {"batch_size": "a whole number", "batch_dice": "true or false"}.get(key, "a list of numbers")
+                raise SettingsError(f"planning.add.{name}.{key} is {typed[key]!r} but must be {kind}") from None
+    return typed
 
 
 def _with_next_stage(entry: Mapping[str, Any], resolved: Mapping[str, Any], name: str) -> dict[str, Any]:

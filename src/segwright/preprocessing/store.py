@@ -95,7 +95,7 @@ class StoredCase:
             self.image_czyx: NDArray[np.float32] = arrays.pop("image")
             self.label_zyx: NDArray[Any] | None = arrays.pop("label", None)
             self.class_locations = _locations(arrays, record["keys"])
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             raise DamagedFileError(path, f"not a preprocessed case ({error!r})", REMEDY) from error
         self._check_shapes()
 
@@ -134,7 +134,7 @@ class PreprocessedStore:
                 case_id: self.folder / _relative(entry["file"]) for case_id, entry in sorted(entries.items())
             }
             self._digests = {case_id: str(entry["content"]) for case_id, entry in entries.items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFileError(
                 self.index_file, f"not an index of preprocessed cases ({error!r})", REMEDY
             ) from error
@@ -200,9 +200,11 @@ def _map_file(path: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, str]]:
             dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
             begin, end = entry["data_offsets"]
             _check_tensor(dtype, shape, begin, end, expected, len(mapped) - data_start)
+            if (data_start + begin) % dtype.itemsize:
+                raise ValueError(f"offset {data_start + begin} is not aligned")
             flat = np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, data_start + begin)
             arrays[name], expected = flat.reshape(shape), end
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise DamagedFileError(path, f"the header is not valid ({error!r})", REMEDY) from error
     if data_start + expected != len(mapped):
         raise DamagedFileError(path, f"{data_start + expected} bytes expected but it has {len(mapped)}", REMEDY)
@@ -220,8 +222,6 @@ def _check_tensor(dtype: np.dtype[Any], shape: Any, begin: Any, end: Any, expect
         raise ValueError(f"offsets {begin} to {end} do not fit shape {shape}")
     if end > available:
         raise ValueError(f"data end at byte {end} but only {available} are there")
-    if begin % dtype.itemsize:
-        raise ValueError(f"offset {begin} is not aligned")
 
 
 def _locations(arrays: dict[str, NDArray[Any]], keys: Sequence[str] | None) -> dict[LabelKey, NDArray[np.int32]] | None:

@@ -41,7 +41,7 @@ def finish_test(
     averaged = len(members) > 1
     label_maps = {} if averaged else read_manifests(members[0])
     probabilities: Mapping[str, tuple[Entry, ...]] = {}
-    if averaged or save_probabilities:
+    if (averaged or save_probabilities) and any(members):  # a dataset may have no test images
         probabilities = same_cases([read_manifests(files, "probabilities") for files in members])
     rules = read_rules(postprocessing)
     tasks = [

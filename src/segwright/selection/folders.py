@@ -26,7 +26,7 @@ from segwright.selection.postprocessing import read_rules
 def ensemble_folders(
     inputs: Sequence[Path],
     output: Path,
-    dataset_json: Path,
+    dataset_json: Path | None = None,
     *,
     reader: str | None = None,
     save_probabilities: bool = False,
@@ -38,13 +38,16 @@ def ensemble_folders(
     `segwright predict --save-probabilities` and nnU-Net v2 write them; the first one also ``{case}{ending}``, whose
     geometry the results get.
 
+    Args:
+        dataset_json: None: the one in the first folder, where `segwright predict` and v2 leave it.
+
     Raises:
         DatasetError: fewer than two folders, different cases, or arrays that do not fit each other or the labels.
         DamagedFileError: a file cannot be read.
     """
-    labels, ending, facts = _facts(dataset_json)
     if len(inputs) < 2:
         raise DatasetError("ensemble: give at least two folders of predictions")
+    labels, ending, facts = _facts(dataset_json or inputs[0] / "dataset.json")
     _require_other_folder(inputs, output)
     members = [files_with_ending(folder, PROBABILITIES_ENDING) for folder in inputs]
     for folder, member in zip(inputs, members, strict=True):
@@ -71,19 +74,22 @@ def ensemble_folders(
 
 def postprocess_folder(
     inputs: Path,
-    output: Path,
     postprocessing: Path,
-    dataset_json: Path,
+    output: Path,
+    dataset_json: Path | None = None,
     *,
     reader: str | None = None,
     workers: int = 1,
 ) -> None:
     """Apply the rules of a postprocessing.json to every label map of a folder.
 
+    Args:
+        dataset_json: None: the one in the input folder, where `segwright predict` and v2 leave it.
+
     Raises:
         DatasetError: a folder is missing or empty, or output and input are the same.
     """
-    _, ending, facts = _facts(dataset_json)
+    _, ending, facts = _facts(dataset_json or inputs / "dataset.json")
     _require_other_folder([inputs], output)
     files = files_with_ending(inputs, ending)
     if not files:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from segwright.core.dataset import Dataset, LabelKey, Labels, key_text
 from segwright.core.errors import DamagedFileError, DatasetError
@@ -30,6 +31,7 @@ from segwright.evaluation.metrics import (
 )
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import reference_files
+from segwright.images.readers import read_label
 from segwright.selection.components import Connectivity, Rule, bounding_box, removed_voxels
 
 Histogram = NDArray[np.int64]
@@ -249,8 +251,6 @@ def _load_cases(
 
 
 def _load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[_State, Histogram]:
-    from segwright.images.readers import read_label  # in the worker process
-
     case_id, entry, reference_file, labels, reader = task
     prediction_zyx = read_label(entry.verify(), reader).array_zyx
     reference_zyx = read_label(reference_file, reader).array_zyx
@@ -303,8 +303,6 @@ def _boxes_of_values(prediction_zyx: NDArray[Any], candidates: Sequence[Rule]) -
     """Boxes of many single labels in one pass; without it each label would search the whole array."""
     if len(candidates) < 4:
         return {}
-    from scipy import ndimage
-
     found = ndimage.find_objects(prediction_zyx)
     empty = (slice(0, 0),) * prediction_zyx.ndim
     boxes: dict[Rule, tuple[slice, ...]] = {}

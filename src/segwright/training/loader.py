@@ -1,4 +1,4 @@
-"""Batches of a training: which samples they hold, and a loader that makes them ahead of time.
+"""Batches of a training: which samples they hold, and how one is made.
 
 A batch depends on (seed, epoch, step, training or validation) and the data alone: not on who makes it, when, or how
 many workers there are. So a training that was interrupted sees the same batches as one that was not.
@@ -7,10 +7,9 @@ many workers there are. So a training that was interrupted sees the same batches
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,12 +21,11 @@ from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.training.augmentation.pipeline import SamplePipeline, build_pipeline, mirror_axes
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
-from segwright.training.workers import WorkerPool
 
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore, StoredCase
 
-__all__ = ["Batch", "BatchLayout", "BatchLoader", "BatchSource", "Source", "mirror_axes"]
+__all__ = ["Batch", "BatchLayout", "BatchSource", "PreviousStageMaps", "Source", "mirror_axes"]
 
 _OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
 _TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
@@ -86,7 +84,7 @@ class Source(Protocol):
         targets: Sequence[np.ndarray],
         announce: Callable[[str], None] | None = None,
     ) -> tuple[str, ...]:
-        """Write a batch into the given arrays; returns its case ids. ``announce`` is told each case before it is read."""
+        """Write a batch into the arrays and return its case ids; ``announce`` hears of each case before it is read."""
 
 
 class BatchSource:
@@ -263,44 +261,3 @@ class PreviousStageMaps:
             found = f"{label_zyx.dtype} of shape {label_zyx.shape}"
             raise DamagedFileError(path, f"case {case_id}: {found}, but the case has shape {tuple(shape_zyx)}", remedy)
         return label_zyx
-
-
-class BatchLoader:
-    """Delivers the batches of a source in order, made by worker processes ahead of time.
-
-    Args:
-        workers: 0 makes each batch here when it is asked for; otherwise the number of processes.
-        stall_timeout_s: how long to wait for a batch from workers that do nothing before giving up.
-
-    Use it as a context manager or call :meth:`close`. Raises, when a batch is asked for:
-        TrainingError: a worker failed, died or hangs; the message names the case and the cause.
-    """
-
-    def __init__(self, source: Source, workers: int, stall_timeout_s: float = 600.0) -> None:
-        self._source = source
-        self._pool = WorkerPool(source, workers, stall_timeout_s) if workers > 0 else None
-
-    def epoch(self, epoch: int, steps: int) -> Iterator[Batch]:
-        """The batches of an epoch. While the last ones are used, the first ones of the next epoch are already made."""
-        layout = self._source.layout
-        for step in range(steps):
-            images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
-            if self._pool is None:
-                case_ids = self._source.fill(epoch, step, images, targets)
-            else:
-                ahead = (divmod(step + later, steps) for later in range(self._pool.slots + 1))
-                case_ids = self._pool.take([(epoch + more, ahead_step) for more, ahead_step in ahead], images, targets)
-            yield Batch(images, targets, case_ids)
-
-    def close(self) -> None:
-        """End the workers. May be called twice."""
-        if self._pool is not None:
-            self._pool.close()
-
-    def __enter__(self) -> BatchLoader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -107,7 +107,7 @@ class StateFolder:
     def _read(self, epoch: int) -> dict[str, Any] | None:
         try:
             state = torch.load(self._data(epoch), map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError):
+        except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError):
             return None
         return state if isinstance(state, dict) else None
 

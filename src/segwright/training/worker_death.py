@@ -12,10 +12,12 @@ _GIB = 1 << 30
 
 
 def oom_kills() -> int | None:
-    """How often the kernel's out-of-memory killer has struck in this control group, else on this machine; None: unknown."""
+    """How often the out-of-memory killer has struck in this control group, else on this machine; None: unknown."""
     try:
         group = next(
-            line.split("::", 1)[1].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if "::" in line
+            line.split("::", 1)[1].strip()
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            if "::" in line
         )
         return _counter(Path(f"/sys/fs/cgroup{group}") / "memory.events")
     except (OSError, StopIteration, KeyError, ValueError):

@@ -1,7 +1,7 @@
-"""Processes that make batches, and what happens when one fails.
+"""The loader that makes batches ahead of time: its worker processes, and what happens when one fails.
 
-The parent owns one piece of anonymous shared memory cut into slots of one batch; a worker fills the slot it is told and
-answers with a few bytes. It is not /dev/shm, whose limit (64 MB in many containers) therefore does not matter.
+The parent owns one piece of shared memory cut into slots of one batch; a worker fills the slot it is told and answers
+with a few bytes.
 
 Workers are started as plain programs, not through :mod:`multiprocessing`: the user's main module is not imported again,
 a signal to the whole job (SIGTERM before a time limit) leaves them alone while the parent finishes its step, and their
@@ -18,7 +18,6 @@ import contextlib
 import faulthandler
 import json
 import logging
-import mmap
 import os
 import pickle
 import signal
@@ -29,28 +28,68 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import IO, TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, Any
 
 import numpy as np
 
 from segwright.core.errors import SegwrightError, TrainingError
+from segwright.training.loader import Batch, Source
+from segwright.training.shared_memory import SharedMemory
 from segwright.training.worker_death import activity, explain_error, explain_exit, oom_kills
-
-if TYPE_CHECKING:
-    from segwright.training.loader import Source
 
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int]
 """Epoch and step of a batch."""
 
-_NOTE_BYTES = 512  # of each worker: what it works at, readable after its death
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from segwright.training.workers import serve; serve()"
 _CLOSE_PATIENCE_S = 2.0
 _PARENT_CHECK_S = 1.0
 _IDLE_CPU_SHARE = 0.01  # a worker that used less than this share of a core did nothing
+
+
+class BatchLoader:
+    """Delivers the batches of a source in order, made by worker processes ahead of time.
+
+    Args:
+        workers: 0 makes each batch here when it is asked for; otherwise the number of processes.
+        stall_timeout_s: how long to wait for a batch from workers that do nothing before giving up.
+
+    Use it as a context manager or call :meth:`close`. Raises, when a batch is asked for:
+        TrainingError: a worker failed, died or hangs; the message names the case and the cause.
+    """
+
+    def __init__(self, source: Source, workers: int, stall_timeout_s: float = 600.0) -> None:
+        self._source = source
+        self._pool = WorkerPool(source, workers, stall_timeout_s) if workers > 0 else None
+
+    def epoch(self, epoch: int, steps: int) -> Iterator[Batch]:
+        """The batches of an epoch. While the last ones are used, the first ones of the next epoch are already made."""
+        layout = self._source.layout
+        for step in range(steps):
+            images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
+            if self._pool is None:
+                case_ids = self._source.fill(epoch, step, images, targets)
+            else:
+                ahead = (divmod(step + later, steps) for later in range(self._pool.slots + 1))
+                case_ids = self._pool.take([(epoch + more, ahead_step) for more, ahead_step in ahead], images, targets)
+            yield Batch(images, targets, case_ids)
+
+    def close(self) -> None:
+        """End the workers. May be called twice."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class WorkerPool:
@@ -70,7 +109,7 @@ class WorkerPool:
         self._ready: dict[Key, tuple[int, tuple[str, ...]]] = {}
         self._workers: list[_Worker] = []
         self._closed = False
-        self._memory = _SharedMemory(workers, self.slots, self._layout.size_bytes)
+        self._memory = SharedMemory(workers, self.slots, self._layout.size_bytes)
         try:
             for number in range(workers):
                 self._workers.append(_Worker(number, source, self._memory))
@@ -129,12 +168,14 @@ class WorkerPool:
 
     def _receive(self) -> None:
         """Wait for one or more answers."""
-        busy_before = {worker.process.pid: activity(worker.process.pid) for worker in self._workers}
-        started = time.monotonic()
         by_connection = {worker.connection: worker for worker in self._workers}
-        while not (answered := wait(list(by_connection), timeout=self._stall_timeout_s)):
-            self._require_activity(busy_before, time.monotonic() - started)
-            busy_before = {worker.process.pid: activity(worker.process.pid) for worker in self._workers}
+        half_s = self._stall_timeout_s / 2
+        answered = wait(list(by_connection), timeout=half_s)
+        while not answered:
+            before = [activity(worker.process.pid)[0] for worker in self._workers]
+            answered = wait(list(by_connection), timeout=half_s)
+            if not answered:
+                self._require_activity(before, half_s)
         for connection in answered:
             worker = by_connection[connection]  # type: ignore[index]
             try:
@@ -154,64 +195,29 @@ class WorkerPool:
         cause = explain_exit(exit_code, self._oom_kills, worker.crash_log())
         return f"a worker that loads and augments died {self._memory.note_text(worker.number)}: {cause}"
 
-    def _require_activity(self, before: dict[int, tuple[float, str]], waited_s: float) -> None:
-        """Raise if no worker did anything; a slow one only gets a warning."""
+    def _require_activity(self, cpu_before_s: Sequence[float], waited_s: float) -> None:
+        """Raise if no worker did anything meanwhile; slow ones only get a warning."""
         texts = []
-        for worker in self._workers:
+        for worker, before_s in zip(self._workers, cpu_before_s, strict=True):
             cpu_s, state = activity(worker.process.pid)
-            if worker.tasks and cpu_s - before[worker.process.pid][0] > _IDLE_CPU_SHARE * waited_s:
-                log.warning("no batch for %.0f s, but the workers are busy; waiting on", waited_s)
+            if worker.tasks and cpu_s - before_s > _IDLE_CPU_SHARE * waited_s:
+                log.warning("no batch for %.0f s, but the workers are busy; waiting on", 2 * waited_s)
                 return
             texts.append(f"worker {worker.number}: {state}, {self._memory.note_text(worker.number)}")
         raise TrainingError(
-            f"no batch came for {waited_s:.0f} s and no worker is doing anything ({'; '.join(texts)}). "
+            f"no batch came for {2 * waited_s:.0f} s and no worker is doing anything ({'; '.join(texts)}). "
             "A file system that does not answer is the usual cause; look at the store's disk and start again"
         )
-
-
-class _SharedMemory:
-    """Anonymous memory seen by parent and workers: a note of each worker, then the slots."""
-
-    def __init__(self, workers: int, slots: int, slot_bytes: int, descriptor: int | None = None) -> None:
-        self._first_slot = -(-workers * _NOTE_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.facts = (workers, slots, slot_bytes)
-        size_bytes = self._first_slot + slots * self._slot_bytes
-        if descriptor is None:
-            descriptor = _anonymous_file(size_bytes)
-        self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, size_bytes)
-
-    def slot(self, number: int) -> np.ndarray:
-        """The bytes of a slot, as uint8 array."""
-        return np.frombuffer(self._map, np.uint8, self._slot_bytes, self._first_slot + number * self._slot_bytes)
-
-    def write_note(self, worker: int, text: str) -> None:
-        note = text.encode("utf-8")[: _NOTE_BYTES - 1]
-        start = worker * _NOTE_BYTES
-        self._map[start : start + _NOTE_BYTES] = note.ljust(_NOTE_BYTES, b"\0")
-
-    def note_text(self, worker: int) -> str:
-        start = worker * _NOTE_BYTES
-        note = self._map[start : start + _NOTE_BYTES].rstrip(b"\0").decode("utf-8", "replace")
-        return note or "before its first batch"
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            with contextlib.suppress(BufferError):  # an array over it is still in use; the memory goes with it
-                self._map.close()
 
 
 class _Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, number: int, source: Source, memory: _SharedMemory) -> None:
+    def __init__(self, number: int, source: Source, memory: SharedMemory) -> None:
         self.number = number
         self.tasks: dict[Key, int] = {}
         """Batches it makes or will make, and their slots."""
-        self._crash_log: IO[bytes] = tempfile.TemporaryFile()
+        self._crash_log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (theirs.fileno(), memory.descriptor, self._crash_log.fileno())
@@ -257,8 +263,8 @@ def serve() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     connection = Connection(connection_fd)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        number, facts, pickled_source = connection.recv()
-        memory = _SharedMemory(*facts, descriptor=memory_fd)
+        number, (workers, slots, slot_bytes), pickled_source = connection.recv()
+        memory = SharedMemory(workers, slots, slot_bytes, memory_fd)
         task_key: Key | None = None
         try:
             source: Source = pickle.loads(pickled_source)  # our parent's own bytes
@@ -272,7 +278,7 @@ def serve() -> None:
             connection.send(("failed", _failure_text(error, memory.note_text(number))))
 
 
-def _fill(source: Source, memory: _SharedMemory, number: int, key: Key, slot: int) -> tuple[str, ...]:
+def _fill(source: Source, memory: SharedMemory, number: int, key: Key, slot: int) -> tuple[str, ...]:
     images, targets = source.layout.views(memory.slot(slot))
     where = f"epoch {key[0]}, step {key[1]}"
     memory.write_note(number, f"at {where}")
@@ -297,26 +303,3 @@ def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_S)
     os._exit(1)
-
-
-def _anonymous_file(size_bytes: int) -> int:
-    """Descriptor of shared memory (Linux) or of an unlinked temporary file, reserved in full.
-
-    Raises:
-        TrainingError: there is no room.
-    """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("segwright-batches")
-    else:
-        with tempfile.TemporaryFile() as unlinked:
-            descriptor = os.dup(unlinked.fileno())
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size_bytes)
-        else:
-            os.ftruncate(descriptor, size_bytes)
-    except OSError as error:
-        os.close(descriptor)
-        cause = explain_error(error) or str(error)
-        raise TrainingError(f"{size_bytes / 2**20:.0f} MiB of shared memory for batches: {cause}") from error
-    return descriptor

@@ -68,6 +68,16 @@ def test_four_dimensional_images_are_split(task: Path, tmp_path: Path) -> None:
     assert file_digest(folder / "labelsTr" / "b.nii.gz") == file_digest(task / "labelsTr" / "b.nii.gz")
 
 
+def test_a_4d_file_with_one_channel_becomes_3d(task: Path, tmp_path: Path) -> None:
+    facts = json.loads((task / "dataset.json").read_text())
+    (task / "dataset.json").write_text(json.dumps({**facts, "modality": {"0": "T1"}}))
+    for path in [*task.glob("images*/[!.]*.nii.gz")]:
+        sitk.WriteImage(sitk.ReadImage(str(path))[:, :, :, :1], str(path))
+    folder = convert_msd(task, tmp_path / "raw")
+    image = sitk.ReadImage(str(folder / "imagesTr" / "b_0000.nii.gz"))
+    assert image.GetSize() == (5, 4, 3)
+
+
 def test_nothing_is_overwritten_and_an_id_is_taken_once(task: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     folder = convert_msd(task, raw, dataset_id=12)

@@ -43,7 +43,13 @@ def copies(outputs: int) -> sliding_window.Network:
 
 @pytest.mark.parametrize(
     ("shape", "patch"),
-    [((20, 17, 9), (8, 8, 8)), ((5, 30, 7), (8, 8, 8)), ((8, 8, 8), (8, 8, 8)), ((4, 19, 6), (8, 8)), ((1, 5, 5), (8, 6))],
+    [
+        ((20, 17, 9), (8, 8, 8)),
+        ((5, 30, 7), (8, 8, 8)),
+        ((8, 8, 8), (8, 8, 8)),
+        ((4, 19, 6), (8, 8)),
+        ((1, 5, 5), (8, 6)),
+    ],
 )
 @pytest.mark.parametrize("gaussian", [True, False])
 def test_a_network_that_copies_gives_the_image_back(

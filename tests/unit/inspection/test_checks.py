@@ -116,10 +116,15 @@ def test_channels_are_compared_with_each_other(raw: RawDataset) -> None:
     raw.image("a_0001", random_image(9, (4, 6, 7)))
     raw.image("b_0001", np.zeros(SHAPE, np.int16))
     raw.image("c_0001", random_image(9), origin_xyz=(0.0, 5.0, 0.0))
+    raw.describe(channel_names={"0": "T1", "1": "T2"}, numTraining=4)
+    for name in ("d_0000", "d_0001"):
+        raw.image(name, random_image(3))
+    raw.label("d", two_labels())
     assert _found(raw.inspect()) == [
         ("error", "grid_differs", "a", "imagesTr/a_0001.nrrd"),
         ("warning", "constant", "b", "imagesTr/b_0001.nrrd"),  # one blank channel of two only warns
         ("warning", "header_differs", "c", "imagesTr/c_0001.nrrd"),
+        ("warning", "channel_repeated", "d", "imagesTr/d_0001.nrrd"),
     ]
 
 
@@ -248,3 +253,18 @@ def test_broken_datasets(shared_data: Path, tmp_path: Path, name: str, case: str
     assert words in str(caught.value) and "1 error" in str(caught.value)
     checks = read_checks(tmp_path / "checks.json")
     assert [problem.case for problem in checks.errors] == [case]
+
+
+def test_image_and_label_of_different_cases(shared_data: Path, raw: RawDataset) -> None:
+    """The pair as its source repository holds it: an image without label map, a label map without image."""
+    source = shared_data / "broken" / "udacity_as_found"
+    for path in raw.folder.rglob("*.nrrd"):
+        path.unlink()
+    raw.describe(file_ending=".nii.gz", numTraining=2)
+    shutil.copy(source / "images" / "hippocampus_118.nii.gz", raw.folder / "imagesTr" / "hippocampus_118_0000.nii.gz")
+    shutil.copy(source / "labels" / "hippocampus_010.nii.gz", raw.folder / "labelsTr")
+    assert _found(raw.inspect()) == [
+        ("error", "case_count", "", "dataset.json"),
+        ("error", "label_missing", "hippocampus_118", "labelsTr/hippocampus_118.nii.gz"),
+        ("warning", "label_unused", "", "labelsTr/hippocampus_010.nii.gz"),
+    ]

@@ -13,6 +13,7 @@ from segwright.core.dataset import cases_by_batch, load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
 from segwright.core.files import read_json
 from segwright.images.readers import read_image, read_label
+from segwright.inspection import batch as batch_module
 from segwright.inspection import case as case_module
 from segwright.inspection.batch import inspect_batch, record_batches
 from segwright.inspection.dataset import inspect_dataset
@@ -49,6 +50,7 @@ def test_fingerprint_of_known_voxels(raw: RawDataset) -> None:
     for name, value in expected.items():
         assert properties[name] == pytest.approx(value, rel=1e-9), name
     assert found["segwright"]["cases"] == ["a", "b", "c"] and found["segwright"]["num_cases"] == 3
+    assert found["segwright"]["reader"] == "SimpleITKIO"
 
 
 def test_ignore_label_counts_as_foreground(raw: RawDataset) -> None:
@@ -123,6 +125,26 @@ def test_a_damaged_side_file_is_made_again_or_refused(raw: RawDataset) -> None:
     raw.inspect()
     assert raw.batch_file.read_bytes() == before
     assert build_fingerprint([raw.batch_file], raw.batch_file.parent)["segwright"]["num_cases"] == 3
+
+
+def test_side_files_of_removed_cases_go_and_others_stay(raw: RawDataset) -> None:
+    raw.inspect()
+    values = raw.output / "inspection" / "values"
+    (values / ".part-0123456789ab-z.0123456789ab.npz").write_bytes(b"being written by another job")
+    for path in ("imagesTr/a_0000.nrrd", "labelsTr/a.nrrd"):
+        (raw.folder / path).unlink()
+    inspect_batch(load_dataset(raw.folder), ["b"], raw.output / "inspection" / "batch_1.json", values.parent)
+    assert sorted(path.name[0] for path in values.iterdir()) == [".", "b", "c"]
+
+
+def _die(*_: object) -> None:
+    os._exit(9)  # as the kernel does when memory runs out
+
+
+def test_a_worker_that_dies_is_explained(raw: RawDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_module, "inspect_case", _die)
+    with pytest.raises(DatasetError, match=r"worker process died.*not finished: a, b, c.*1 worker"):
+        inspect_dataset(raw.folder, raw.output, workers=2)
 
 
 def test_record_of_a_case(raw: RawDataset) -> None:

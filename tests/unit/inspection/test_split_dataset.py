@@ -18,7 +18,7 @@ from .conftest import RawDataset, random_image
 def _split(raw: RawDataset, settings: SplitSettings) -> Path:
     write_checks(raw.inspect(), raw.output / "checks.json", raw.output / "checks.tsv")
     output = raw.output / "splits"
-    split_dataset([raw.batch_file], raw.output / "checks.json", settings, output, raw_folder=raw.folder)
+    split_dataset([raw.batch_file], raw.output / "checks.json", settings, None, output, raw_folder=raw.folder)
     return output
 
 

@@ -1,4 +1,4 @@
-"""Slow, plain versions of what nnU-Net v2 does (method 2.1, 4), written with scikit-image: what the fast code must equal."""
+"""Slow, plain versions of what nnU-Net v2 does (method 2.1, 4), on scikit-image: what the fast code must equal."""
 
 from __future__ import annotations
 

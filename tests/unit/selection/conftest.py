@@ -1,4 +1,4 @@
-"""A tiny dataset of label maps on disk."""
+"""A tiny dataset of label maps on disk, and probabilities that lie on its grids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Dataset, load_dataset
+from segwright.core.dataset import Dataset, Labels, load_dataset
 from segwright.core.files import file_digest, write_json
 from segwright.core.geometry import Geometry
+from segwright.core.plans import Architecture, PredictPlan, PreprocessPlan
 from segwright.images.readers import write_label
 from segwright.inference.finished import write_manifest
+from segwright.inference.probabilities import SUFFIX, write_probabilities
+from segwright.preprocessing.case import CaseProperties
 
 READER = "SimpleITKIO"
 ENDING = ".nii.gz"
@@ -71,5 +74,56 @@ def make_fold(tmp_path: Path) -> Callable[..., Path]:
             files[case_id] = {"file": file, "digest": file_digest(file)}
         write_manifest(folder / "validation.json", folder, files)
         return folder / "validation.json"
+
+    return make
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., PredictPlan]:
+    """A predict slice without resampling; the network is never built."""
+
+    def make(labels: Labels, configuration: str = "2d") -> PredictPlan:
+        architecture = Architecture("plain_unet", (4, 8), ((3,) * 3,) * 2, ((1,) * 3, (2,) * 3), (1, 1), (1,))
+        preprocess = PreprocessPlan(
+            data_name=configuration,
+            channel_names=("MRI",),
+            labels=labels,
+            reader=READER,
+            transpose_forward=(0, 1, 2),
+            transpose_backward=(0, 1, 2),
+            spacing_mm=(2.0, 1.0, 1.0),
+            normalization_schemes=("ZScoreNormalization",),
+            use_mask_for_norm=(False,),
+            intensities=(None,),
+        )
+        return PredictPlan(configuration, preprocess, (8, 8, 8), architecture)
+
+    return make
+
+
+@pytest.fixture
+def make_probabilities(tmp_path: Path, make_plan: Callable[..., PredictPlan]) -> Callable[..., Path]:
+    """Write probabilities.json and its files for one fold of one configuration; one border voxel is cropped away."""
+
+    def make(configuration: str, fold: int, labels: Labels, arrays: Mapping[str, np.ndarray]) -> Path:
+        folder = tmp_path / "results" / configuration / f"fold_{fold}"
+        files = {}
+        for case_id, probabilities_czyx in arrays.items():
+            inner = tuple(edge - 2 for edge in probabilities_czyx.shape[1:])
+            properties = CaseProperties(
+                geometry=grid(probabilities_czyx.shape[1:]),
+                shape_before_cropping=probabilities_czyx.shape[1:],  # type: ignore[arg-type]
+                bbox=tuple((1, edge + 1) for edge in inner),  # type: ignore[arg-type]
+                shape_after_cropping=inner,  # type: ignore[arg-type]
+                shape=inner,  # type: ignore[arg-type]
+                spacing_before_mm=(2.0, 1.0, 1.0),
+                spacing_mm=(2.0, 1.0, 1.0),
+            )
+            cropped = np.ascontiguousarray(probabilities_czyx[:, 1:-1, 1:-1, 1:-1], np.float32)
+            file = folder / "probabilities" / f"{case_id}{SUFFIX}"
+            write_probabilities(file, cropped, properties, make_plan(labels, configuration), "probabilities")
+            files[case_id] = {"file": file, "digest": file_digest(file)}
+        write_manifest(folder / "probabilities.json", folder, files)
+        return folder / "probabilities.json"
 
     return make

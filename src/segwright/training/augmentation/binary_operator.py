@@ -68,7 +68,7 @@ def structuring_element(radius: float, dimensions: int) -> np.ndarray:
 
 
 def apply_operator(mask: np.ndarray, operator: Operator, radius: float) -> np.ndarray:
-    """One operator on a boolean map. As in v2 nothing lies beyond the border, and erosion is the dilation of the rest."""
+    """One operator on a boolean map. As in v2, nothing lies beyond the border and erosion dilates the complement."""
     element = structuring_element(radius, mask.ndim)
     if not mask.any():
         return mask.copy()

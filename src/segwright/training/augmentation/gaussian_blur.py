@@ -62,7 +62,7 @@ def gaussian_kernel(sigma: float) -> np.ndarray:
 
 
 def blur_axis(volume: np.ndarray, axis: int, sigma: float) -> np.ndarray:
-    """Convolve one axis. Sums of shifted slices: faster here than any convolution routine, since kernels have 3-7 taps."""
+    """Convolve one axis by summing shifted slices: with 3 to 7 taps faster than any convolution routine."""
     kernel = gaussian_kernel(sigma)
     half = len(kernel) // 2
     if half == 0:

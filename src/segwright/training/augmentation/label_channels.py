@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segwright.core.dataset import Labels, LabelKey, key_values
+from segwright.core.dataset import LabelKey, Labels, key_values
 
 
 def one_hot(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -27,7 +27,7 @@ def region_channels(label: np.ndarray, regions: Sequence[LabelKey]) -> np.ndarra
 
 
 def target_regions(labels: Labels) -> tuple[LabelKey, ...] | None:
-    """What the channels of a region training's target are: the regions and, last, the ignore label. None: plain labels."""
+    """Channels of a region training's target: the regions and, last, the ignore label. None: plain labels."""
     if not labels.has_regions:
         return None
     ignore = labels.ignore_label

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from segwright.core.dataset import LabelKey
 from segwright.core.plans import TrainPlan
 from segwright.core.registry import Registry
 from segwright.core.settings import TrainingSettings
@@ -122,7 +123,7 @@ class SamplePipeline:
     augmentation: Augmentation
     use_mask_for_norm: tuple[bool, ...]
     previous_stage_values: tuple[int, ...]
-    regions: tuple[object, ...] | None
+    regions: tuple[LabelKey, ...] | None
     target_shapes: tuple[tuple[int, ...], ...]
 
     def __call__(self, window: Window, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -145,7 +146,7 @@ class SamplePipeline:
         if self.previous_stage_values:
             previous = one_hot(labels[1], self.previous_stage_values)
             image = np.concatenate([image, _run(augmentation.previous_stage, previous, rng)])
-        target = labels[:1] if self.regions is None else region_channels(labels[0], self.regions)  # type: ignore[arg-type]
+        target = labels[:1] if self.regions is None else region_channels(labels[0], self.regions)
         return image, supervision_targets(target, self.target_shapes)
 
 

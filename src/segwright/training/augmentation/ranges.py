@@ -58,7 +58,9 @@ def loader_patch_size(patch_size: Sequence[int], rotation_rad: float, in_plane: 
     if len(edges) == 2:
         rotations = [rotation_matrix((angle,))]
     else:
-        rotations = [rotation_matrix(tuple(angle if axis == turned else 0.0 for axis in range(3))) for turned in range(3)]
+        rotations = [
+            rotation_matrix(tuple(angle if axis == turned else 0.0 for axis in range(3))) for turned in range(3)
+        ]
     candidates = np.array([edges, *(np.abs(edges @ rotation) for rotation in rotations)])
     grown = tuple(int(edge) for edge in candidates.max(axis=0) / _SMALLEST_SCALE)
     return (int(patch_size[0]), *grown) if in_plane else grown

@@ -1,0 +1,177 @@
+"""Predicting raw images: a batch of the workflow, and any images with a whole model (method 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segwright.core.errors import DatasetError
+from segwright.core.files import file_digest, read_json
+from segwright.core.settings import PredictionSettings
+from segwright.images.image import LabelMap
+from segwright.images.readers import read_image, read_label
+from segwright.inference import cases as module
+from segwright.inference.cases import Stage, predict_batch, predict_image, predict_images
+from segwright.inference.export import labels_from_logits, probabilities_from_logits
+from segwright.inference.predictor import Predictor, TrainingFacts
+from segwright.inference.probabilities import read_probabilities
+
+from .conftest import Trained, predict_plan, write_weights
+
+MakeTrained = Callable[..., Trained]
+SETTINGS = PredictionSettings()
+
+
+def batch(trained: Trained, output: Path, **changes: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "weights": [trained.weights],
+        "training_jsons": [trained.training_json],
+        "dataset_folder": trained.dataset.folder,
+        "inspection_file": trained.test_batch,
+        "output": output,
+        "settings": SETTINGS,
+        "device": "cpu",
+        "file_ending": ".nii.gz",
+    }
+    predict_batch(trained.plan, **{**arguments, **changes})
+    return dict(read_json(output)["cases"])
+
+
+def direct(trained: Trained, case_id: str) -> np.ndarray:
+    predictor = Predictor(trained.plan, [trained.weights], SETTINGS, "cpu")
+    image = read_image([trained.dataset.folder / "imagesTs" / f"{case_id}_0000.nii.gz"], "SimpleITKIO")
+    scores, properties = predict_image(predictor, image)
+    return labels_from_logits(scores, properties, trained.plan)
+
+
+def test_a_batch_of_test_images(make_trained: MakeTrained, tmp_path: Path) -> None:
+    trained = make_trained(predict_plan())
+    output = tmp_path / "predictions" / "batch_0.json"
+    entries = batch(trained, output, save_probabilities=True)
+    assert list(entries) == ["x", "y"]
+    for case_id, entry in entries.items():
+        path = output.parent / entry["file"]
+        assert entry["file"] == f"cases/{case_id}.{entry['inputs'][:12]}.nii.gz"
+        assert file_digest(path) == entry["digest"]
+        np.testing.assert_array_equal(read_label(path, "SimpleITKIO").array_zyx, direct(trained, case_id))
+        probabilities = output.parent / entry["probabilities"]["file"]
+        assert file_digest(probabilities) == entry["probabilities"]["digest"]
+        assert read_probabilities(probabilities).array_czyx.shape[0] == 3
+
+
+def test_finished_test_cases_are_kept(
+    make_trained: MakeTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = make_trained(predict_plan())
+    output = tmp_path / "predictions" / "batch_0.json"
+    first = batch(trained, output)
+    monkeypatch.setattr(module, "predict_image", lambda *_: pytest.fail("nothing is to be predicted"))
+    output.unlink()
+    assert batch(trained, output) == first
+    monkeypatch.undo()
+    other = batch(trained, output, settings=PredictionSettings(gaussian=False))
+    assert other["x"]["file"] != first["x"]["file"]
+    assert not (output.parent / first["x"]["file"]).exists()  # replaced
+
+
+def test_a_cascade_takes_the_previous_label_maps(make_trained: MakeTrained, tmp_path: Path) -> None:
+    low = replace(predict_plan(spacing_mm=(2.0, 2.0, 2.0)), configuration="3d_lowres")
+    trained = make_trained(low)
+    before = batch(trained, tmp_path / "low" / "batch_0.json")
+    cascade = replace(predict_plan(), configuration="3d_cascade", previous_stage="3d_lowres")
+    weights = write_weights(tmp_path / "cascade.safetensors", cascade)
+    after = batch(
+        replace(trained, plan=cascade, weights=weights),
+        tmp_path / "cascade" / "batch_0.json",
+        previous=tmp_path / "low" / "batch_0.json",
+    )
+    image = read_image([trained.dataset.folder / "imagesTs" / "x_0000.nii.gz"], "SimpleITKIO")
+    label = read_label(tmp_path / "low" / before["x"]["file"], "SimpleITKIO")
+    predictor = Predictor(cascade, [weights], SETTINGS, "cpu")
+    scores, properties = predict_image(predictor, image, label)
+    expected = labels_from_logits(scores, properties, cascade)
+    found = read_label(tmp_path / "cascade" / after["x"]["file"], "SimpleITKIO").array_zyx
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(DatasetError, match="a cascade, and only a cascade"):
+        predict_image(predictor, image)
+
+    # the same two stages in one call
+    stages = [
+        Stage(low, (trained.weights,), TrainingFacts()),
+        Stage(cascade, (weights,), TrainingFacts()),
+    ]
+    files = predict_images(
+        [stages], trained.dataset.test, tmp_path / "out", file_ending=".nii.gz", settings=SETTINGS, device="cpu"
+    )
+    np.testing.assert_array_equal(read_label(files["x"], "SimpleITKIO").array_zyx, expected)
+
+
+def test_an_ensemble_averages_probabilities_and_is_finished(
+    make_trained: MakeTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = make_trained(predict_plan())
+    flat = predict_plan(dimensions=2, patch=(8, 8), spacing_mm=(1.0, 1.0))
+    chains = [
+        [Stage(trained.plan, (trained.weights,), TrainingFacts())],
+        [Stage(flat, (write_weights(tmp_path / "flat", flat),), TrainingFacts())],
+    ]
+
+    def run() -> dict[str, Path]:
+        return predict_images(
+            chains,
+            trained.dataset.test,
+            tmp_path / "out",
+            file_ending=".nii.gz",
+            settings=SETTINGS,
+            device="cpu",
+            save_probabilities=True,
+            finish=lambda label: np.where(label == 2, 0, label).astype(label.dtype),
+        )
+
+    files = run()
+    image = read_image(trained.dataset.test[0].image_files, "SimpleITKIO")
+    mean = 0
+    for chain in chains:
+        scores, properties = predict_image(chain[0].predictor(SETTINGS, "cpu", ()), image)
+        mean = mean + probabilities_from_logits(scores, properties, chain[0].plan) / 2
+    expected = mean.argmax(axis=0)
+    expected[expected == 2] = 0
+    np.testing.assert_array_equal(read_label(files["x"], "SimpleITKIO").array_zyx, expected)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "x.npz")["probabilities"], mean, atol=1e-6)
+    monkeypatch.setattr(module, "predict_image", lambda *_: pytest.fail("nothing is to be predicted"))
+    assert run() == files
+
+
+def test_bad_images_are_refused_by_name(make_trained: MakeTrained, tmp_path: Path) -> None:
+    trained = make_trained(predict_plan())
+    bad = trained.dataset.test[1].image_files[0]
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(DatasetError, match=r"case y: .*y_0000"):
+        batch(trained, tmp_path / "p" / "batch_0.json")
+    assert not (tmp_path / "p" / "batch_0.json").exists()
+    from segwright.inspection.batch import inspect_batch
+
+    inspect_batch(trained.dataset, ["x", "y"], trained.test_batch, trained.test_batch.parent, test=True)
+    with pytest.raises(DatasetError, match=r"cannot be predicted:\ny: .*y_0000"):
+        batch(trained, tmp_path / "p" / "batch_0.json")
+
+
+def test_previous_stage_must_have_predicted_every_case(make_trained: MakeTrained, tmp_path: Path) -> None:
+    trained = make_trained(replace(predict_plan(), previous_stage="3d_lowres"))
+    (tmp_path / "low.json").write_text('{"version": 1, "cases": {"x": {"file": "x.nii.gz", "digest": "0"}}}')
+    with pytest.raises(DatasetError, match=r"the previous stage did not predict y"):
+        batch(trained, tmp_path / "p" / "batch_0.json", previous=tmp_path / "low.json")
+
+
+def test_a_previous_label_map_of_another_shape_is_refused(make_trained: MakeTrained, tmp_path: Path) -> None:
+    trained = make_trained(replace(predict_plan(), previous_stage="3d_lowres"))
+    image = read_image(trained.dataset.test[0].image_files, "SimpleITKIO")
+    label = LabelMap(np.zeros((2, 2, 2), np.uint8), image.geometry, "uint8")
+    predictor = Predictor(trained.plan, [trained.weights], SETTINGS, "cpu")
+    with pytest.raises(DatasetError, match="one grid"):
+        predict_image(predictor, image, label)

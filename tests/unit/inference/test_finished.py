@@ -1,0 +1,102 @@
+"""Going on after a kill, exporting beside the prediction, and refusing to fill the disk."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.inference.finished import (
+    Exporter,
+    finished_digests,
+    naming_case,
+    note_finished,
+    remove_stale,
+    require_free_disk,
+)
+
+
+def test_a_finished_case_is_kept_only_if_inputs_and_files_fit(tmp_path: Path) -> None:
+    label, extra = tmp_path / "labels" / "a.png", tmp_path / "a.npz"
+    label.parent.mkdir()
+    label.write_bytes(b"label")
+    assert finished_digests(tmp_path, "a", "inputs", {"label": label}) is None
+    digests = note_finished(tmp_path, "fold_0", "a", "inputs", {"label": label})
+    assert finished_digests(tmp_path, "a", "inputs", {"label": label}) == digests
+    assert finished_digests(tmp_path, "a", "other inputs", {"label": label}) is None
+    assert finished_digests(tmp_path, "a", "inputs", {"label": label, "probabilities": extra}) is None
+    assert finished_digests(tmp_path, "a", "inputs", {"label": tmp_path / "elsewhere.png"}) is None
+    label.write_bytes(b"altered")
+    assert finished_digests(tmp_path, "a", "inputs", {"label": label}) is None
+    label.unlink()
+    assert finished_digests(tmp_path, "a", "inputs", {"label": label}) is None
+
+
+def test_a_damaged_note_only_costs_work(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"label")
+    note_finished(tmp_path, "fold_0", "a", "inputs", {"label": tmp_path / "a.png"})
+    (tmp_path / ".finished" / "a.json").write_text("{")
+    assert finished_digests(tmp_path, "a", "inputs", {"label": tmp_path / "a.png"}) is None
+
+
+def test_files_of_replaced_and_stale_cases_are_removed(tmp_path: Path) -> None:
+    for name in ("a.1", "a.2", "b.1", "c.1"):
+        (tmp_path / name).write_bytes(b"x")
+    note_finished(tmp_path, "batch_0", "a", "1", {"label": tmp_path / "a.1"})
+    note_finished(tmp_path, "batch_0", "a", "2", {"label": tmp_path / "a.2"})
+    note_finished(tmp_path, "batch_0", "b", "1", {"label": tmp_path / "b.1"})
+    note_finished(tmp_path, "batch_1", "c", "1", {"label": tmp_path / "c.1"})
+    remove_stale(tmp_path, "batch_0", {"a"})
+    assert sorted(path.name for path in tmp_path.glob("*.?")) == ["a.2", "c.1"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_exports_run_and_errors_name_their_case(workers: int) -> None:
+    done: list[int] = []
+    with Exporter(workers) as exporter:
+        for number in range(6):
+            exporter.submit(str(number), lambda number=number: done.append(number))
+    assert sorted(done) == list(range(6))
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DatasetError, match=r"case bad: .*No space left on device"), Exporter(workers) as exporter:
+        exporter.submit("good", lambda: None)
+        exporter.submit("bad", fail)
+
+
+def test_few_cases_wait_for_their_export() -> None:
+    gate = threading.Event()
+    started: list[int] = []
+
+    def export(number: int) -> None:
+        started.append(number)
+        gate.wait(5)
+
+    with Exporter(2) as exporter:
+        exporter.submit("0", lambda: export(0))
+        exporter.submit("1", lambda: export(1))
+        third = threading.Thread(target=lambda: exporter.submit("2", lambda: export(2)))
+        third.start()
+        third.join(0.2)
+        assert third.is_alive()  # the third one has to wait: one runs, one waits
+        gate.set()
+        third.join(5)
+    assert started == [0, 1, 2]
+
+
+def test_other_errors_keep_their_type() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, naming_case("a"):
+        _ = 1 / 0
+    assert caught.value.__notes__ == ["(case a)"]
+    with pytest.raises(DatasetError, match=r"^case b: f: broken"), naming_case("b"):
+        raise DamagedFileError("f", "broken")
+
+
+def test_a_full_disk_is_refused_with_numbers(tmp_path: Path) -> None:
+    require_free_disk(tmp_path, 1, "the probabilities")
+    with pytest.raises(DatasetError, match=r"the probabilities need up to 1048576\.0 GiB but only .* free"):
+        require_free_disk(tmp_path, 2**50, "the probabilities")
