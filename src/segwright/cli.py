@@ -168,18 +168,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     from segwright.evaluation.summary import evaluate_folders
 
     summary = evaluate_folders(options.reference, options.prediction, options.dataset_json, options.output)
-    log.info("mean foreground Dice %.4f: %s", summary["foreground_mean"]["Dice"], options.output)
+    log.info("mean foreground Dice %.4f: %s", summary.foreground_mean["Dice"], options.output)
 
 
 def _ensemble(options: argparse.Namespace) -> None:
-    from segwright.selection.ensembles import ensemble_folders
+    from segwright.selection.folders import ensemble_folders
 
     ensemble_folders(options.inputs, options.output)
     log.info("segmentations: %s", options.output)
 
 
 def _postprocess(options: argparse.Namespace) -> None:
-    from segwright.selection.postprocessing import postprocess_folder
+    from segwright.selection.folders import postprocess_folder
 
     postprocess_folder(options.input, options.rules, options.output)
     log.info("segmentations: %s", options.output)

@@ -14,9 +14,11 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, read_json
+from segwright.core.plans import PreprocessPlan
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations
+from segwright.preprocessing.memory import estimate_batch_memory_mb
 
 try:
     EXPERIMENT = Experiment.load(config)
@@ -293,7 +295,7 @@ def winner_label_maps(wildcards):
     if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
         return []
     if len(members) > 1:
-        return f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/ensembles/{'+'.join(members)}/labels.json"
+        return [f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/ensembles/{'+'.join(members)}/labels.json"]
     folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
     return fold_files(wildcards.dataset, wildcards.pipeline, members[0], "validation.json", folds)
 

@@ -27,10 +27,12 @@ def largest_case_mb(wildcards):
     return max((largest_image_mb(read_json(path)) for path in records), default=0)
 
 
-def preprocessing_memory_mb(wildcards, input):
-    """Image, its float64 slabs and the resampled image, with room for a threefold finer target grid."""
+def preprocessing_memory_mb(wildcards, input, threads):
+    """From the shapes in the inspection records and the target spacing."""
     records = Path(str(input.inspection))
-    return 700 + int(8 * largest_image_mb(read_json(records))) if records.is_file() else 700
+    if not records.is_file():
+        return 1000
+    return estimate_batch_memory_mb(read_json(records), PreprocessPlan.from_json(preprocess_slice(wildcards)), threads)
 
 
 def training_memory_mb(wildcards, attempt):

@@ -140,7 +140,7 @@ def read_source(source: Source) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SettingsError(f"{path}: larger than {MAX_BYTES} bytes; not a configuration file")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as problem:
         raise SettingsError(f"{path}: cannot be read ({problem.strerror}); correct the path") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:

@@ -81,6 +81,7 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
             " both must lie on the grid of the image"
         )
     size = num_values(labels) + 1
+    code_type = np.uint16 if size * size <= 1 << 16 else np.int64
     reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
     histogram = np.zeros(size * size, dtype=np.int64)
     for start in range(0, reference.size, _CHUNK_VOXELS):
@@ -89,7 +90,9 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
         if not reference_part.any() and not prediction_part.any():  # air: most of a body scan
             histogram[0] += reference_part.size
             continue
-        codes = _bounded(reference_part, size - 1) * size + _bounded(prediction_part, size - 1)
+        codes = _bounded(reference_part, size - 1, code_type)
+        codes *= code_type(size)
+        codes += _bounded(prediction_part, size - 1, code_type)
         histogram += np.bincount(codes, minlength=size * size)
     return histogram.reshape(size, size)
 
@@ -150,12 +153,11 @@ def num_values(labels: Labels) -> int:
     return len(labels.all_labels) + (labels.ignore_label is not None)
 
 
-def _bounded(values: NDArray[Any], limit: int) -> NDArray[np.intp]:
-    """Values as indices, everything outside 0 .. limit - 1 as ``limit``."""
-    indices = values.astype(np.intp)
-    if np.iinfo(values.dtype).min < 0:
-        indices[indices < 0] = limit
-    return np.minimum(indices, limit, out=indices)
+def _bounded(values: NDArray[Any], limit: int, code_type: type[np.integer[Any]]) -> NDArray[Any]:
+    """A copy of the values in ``code_type``, everything outside 0 .. limit - 1 as ``limit``."""
+    if values.min() < 0 or values.max() >= limit:
+        return np.where((values < 0) | (values >= limit), limit, values).astype(code_type)
+    return values.astype(code_type)
 
 
 def mean_without_nan(values: Sequence[float]) -> float:

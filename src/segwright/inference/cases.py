@@ -18,21 +18,19 @@ from segwright.core.dataset import Case
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.plans import PredictPlan
-from segwright.core.progress import progress
 from segwright.core.settings import PredictionSettings
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, write_label
 from segwright.inference.export import ScoreKind, labels_from_logits
 from segwright.inference.finished import (
-    Exporter,
     finished_digests,
-    naming_case,
     note_finished,
     remove_stale,
     require_free_disk,
     write_manifest,
 )
 from segwright.inference.fold import LABEL, PROBABILITIES, require_finite
+from segwright.inference.pipeline import naming_case, run_cases
 from segwright.inference.predictor import (
     Predictor,
     TrainingFacts,
@@ -42,9 +40,11 @@ from segwright.inference.predictor import (
 )
 from segwright.inference.probabilities import SUFFIX, ScoreArray, mean_labels, write_npz, write_probabilities
 from segwright.inspection.records import CaseRecord, read_batch
-from segwright.preprocessing.case import CaseProperties, preprocess_case
+from segwright.preprocessing.case import CaseProperties, PreprocessedCase, preprocess_case
 
 log = logging.getLogger(__name__)
+
+_Predicted = tuple[np.ndarray, CaseProperties]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ class Stage:
     weights: tuple[Path, ...]
     training: TrainingFacts
 
-    def predictor(self, settings: PredictionSettings, device: str, plugins: Sequence[Path]) -> Predictor:
-        return Predictor(self.plan, self.weights, settings, device, plugins=plugins, training=self.training)
+    def predictor(
+        self, settings: PredictionSettings, device: str, plugins: Sequence[Path] = (), threads: int | None = None
+    ) -> Predictor:
+        return Predictor(
+            self.plan, self.weights, settings, device, plugins=plugins, training=self.training, threads=threads
+        )
 
 
 def predict_batch(
@@ -87,45 +91,39 @@ def predict_batch(
     """
     records = _valid_records(inspection_file)
     training = merge_training_facts([read_training_facts(path) for path in training_jsons])
-    stage = Stage(plan, tuple(weights), training)
     previous_files = {} if previous is None else _previous_labels(previous, records)
-    shared = prediction_digest(plan, weights, settings, training)
     folder, owner = output.parent, output.stem
     remove_stale(folder, owner, set(records))
-    inputs, files = {}, {}
-    for case_id, record in records.items():
-        source = previous_files[case_id][1] if previous_files else None
-        inputs[case_id] = json_digest({"prediction": shared, "case": record.digest, "previous": source})
-        stem = folder / "cases" / f"{case_id}.{inputs[case_id][:12]}"
-        files[case_id] = {LABEL: stem.with_name(stem.name + file_ending)}
-        if save_probabilities:
-            files[case_id][PROBABILITIES] = stem.with_name(stem.name + SUFFIX)
-
-    found = {case_id: finished_digests(folder, case_id, inputs[case_id], files[case_id]) for case_id in records}
-    digests = {case_id: entry for case_id, entry in found.items() if entry is not None}
-    missing = {case_id: record for case_id, record in records.items() if case_id not in digests}
-    if save_probabilities and missing:
-        needed_bytes = sum(_score_bytes(record, plan) for record in missing.values())
+    shared = prediction_digest(plan, weights, settings, training)
+    inputs = {
+        case_id: json_digest([shared, record.digest, previous_files[case_id][1] if previous_files else None])
+        for case_id, record in records.items()
+    }
+    files = {
+        case_id: _batch_files(folder, case_id, inputs[case_id], file_ending, save_probabilities) for case_id in inputs
+    }
+    digests = _finished(folder, inputs, files)
+    missing = [case_id for case_id in records if case_id not in digests]
+    if save_probabilities:
+        needed_bytes = sum(_score_bytes(records[case_id], plan) for case_id in missing)
         require_free_disk(folder, needed_bytes, f"the probabilities of {len(missing)} cases")
     if missing:
-        predictor = stage.predictor(settings, device, plugins)
-        with progress(f"predict {plan.configuration} {owner}", len(missing)) as bar, Exporter(workers) as exporter:
-            for case_id, record in missing.items():
-                with naming_case(case_id):
-                    image = _read([dataset_folder / name for name in record.image_files], plan)
-                    label = _read_previous(previous_files[case_id], plan) if previous_files else None
-                    scores, properties = predict_image(predictor, image, label)
-                    del image, label
+        stage = Stage(plan, tuple(weights), training)
+        predictor = stage.predictor(settings, device, plugins, training.torch_threads)
 
-                def export(
-                    case_id: str = case_id, scores: np.ndarray = scores, properties: CaseProperties = properties
-                ) -> None:
-                    _export(files[case_id], scores, properties, plan, predictor.kind)
-                    digests[case_id] = note_finished(folder, owner, case_id, inputs[case_id], files[case_id])
+        def prepare(case_id: str) -> PreprocessedCase:
+            image = _read([dataset_folder / name for name in records[case_id].image_files], plan)
+            label = _read_previous(previous_files[case_id], plan) if previous_files else None
+            return _preprocess(image, label, plan)
 
-                exporter.submit(case_id, export)
-                del scores
-                bar.advance(case_id)
+        def predict(_: str, case: PreprocessedCase) -> _Predicted:
+            return predictor.logits(case.image_czyx, case.label_zyx), case.properties
+
+        def export(case_id: str, predicted: _Predicted) -> None:
+            _export(files[case_id], *predicted, plan, predictor.kind)
+            digests[case_id] = note_finished(folder, owner, case_id, inputs[case_id], files[case_id])
+
+        run_cases(f"predict {plan.configuration} {owner}", missing, prepare, predict, export, workers)
     _write_batch(output, files, digests, inputs)
 
 
@@ -138,9 +136,7 @@ def predict_image(
         previous_label: for a cascade the previous stage's label map on the raw grid; it is transposed, cropped and
             resampled as the case's label would be (method 10.5).
     """
-    if (previous_label is None) != (predictor.plan.previous_stage is None):
-        raise DatasetError(f"{predictor.plan.configuration}: a cascade, and only a cascade, needs previous label maps")
-    case = preprocess_case(image, previous_label, predictor.plan.preprocess, with_locations=False)
+    case = _preprocess(image, previous_label, predictor.plan)
     return predictor.logits(case.image_czyx, case.label_zyx), case.properties
 
 
@@ -171,40 +167,36 @@ def predict_images(
         DatasetError: a case cannot be read, predicted or written; names it.
     """
     output.mkdir(parents=True, exist_ok=True)
-    model = json_digest(
-        [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
-    )
-    inputs, files, made = {}, {}, {}
-    for case in cases:
-        with naming_case(case.case_id):
-            image_digests = [file_digest(path) for path in case.image_files]
-        inputs[case.case_id] = json_digest([model, image_digests, finish_digest])
-        files[case.case_id] = {LABEL: output / f"{case.case_id}{file_ending}"}
-        if save_probabilities:
-            files[case.case_id][PROBABILITIES] = output / f"{case.case_id}.npz"
-        made[case.case_id] = finished_digests(output, case.case_id, inputs[case.case_id], files[case.case_id])
-    missing = [case for case in cases if made[case.case_id] is None]
-    if len(missing) < len(cases):
-        log.info("%d of %d images are finished already", len(cases) - len(missing), len(cases))
-    predictors = [[stage.predictor(settings, device, plugins) for stage in chain] for chain in chains if missing]
-    with progress("predict", len(missing)) as bar, Exporter(workers) as exporter:
-        for case in missing:
-            with naming_case(case.case_id):
-                members = [_predict_chain(chain, case) for chain in predictors]
+    model = [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
+    by_id = {case.case_id: case for case in cases}
+    inputs = {case_id: _image_inputs(case, model, finish_digest) for case_id, case in by_id.items()}
+    files = {case_id: {LABEL: output / f"{case_id}{file_ending}"} for case_id in by_id}
+    if save_probabilities:
+        for case_id, roles in files.items():
+            roles[PROBABILITIES] = output / f"{case_id}.npz"
+    finished = _finished(output, inputs, files)
+    missing = [case_id for case_id in by_id if case_id not in finished]
+    if finished:
+        log.info("%d of %d images are finished already", len(finished), len(by_id))
+    if missing:
+        predictors = [[stage.predictor(settings, device, plugins) for stage in chain] for chain in chains]
 
-            def export(case_id: str = case.case_id, members: Sequence[ScoreArray] = members) -> None:
-                _export_final(files[case_id], members, finish)
-                note_finished(output, "images", case_id, inputs[case_id], files[case_id])
+        def read(case_id: str) -> Image:
+            return _read(by_id[case_id].image_files, chains[0][0].plan)
 
-            exporter.submit(case.case_id, export)
-            del members
-            bar.advance(case.case_id)
+        def predict(_: str, image: Image) -> list[ScoreArray]:
+            return [_predict_chain(chain, image) for chain in predictors]
+
+        def export(case_id: str, members: list[ScoreArray]) -> None:
+            _export_final(files[case_id], members, finish)
+            note_finished(output, "images", case_id, inputs[case_id], files[case_id])
+
+        run_cases("predict", missing, read, predict, export, workers)
     return {case_id: roles[LABEL] for case_id, roles in files.items()}
 
 
-def _predict_chain(chain: Sequence[Predictor], case: Case) -> ScoreArray:
+def _predict_chain(chain: Sequence[Predictor], image: Image) -> ScoreArray:
     """All stages of one configuration, each fed with the label map of the one before."""
-    image = _read(case.image_files, chain[0].plan)
     label: LabelMap | None = None
     for stage in chain[:-1]:
         scores, properties = predict_image(stage, image, label)
@@ -243,6 +235,36 @@ def _read(files: Sequence[Path], plan: PredictPlan) -> Image:
     image = read_image(files, plan.preprocess.reader)
     require_finite(image.array_czyx)
     return image
+
+
+def _preprocess(image: Image, previous_label: LabelMap | None, plan: PredictPlan) -> PreprocessedCase:
+    if (previous_label is None) != (plan.previous_stage is None):
+        raise DatasetError(f"{plan.configuration}: a cascade, and only a cascade, needs previous label maps")
+    return preprocess_case(image, previous_label, plan.preprocess, with_locations=False)
+
+
+def _image_inputs(case: Case, model: Sequence[Sequence[str]], finish_digest: str) -> str:
+    """Digest of everything a predicted image depends on."""
+    with naming_case(case.case_id):
+        return json_digest([model, [file_digest(path) for path in case.image_files], finish_digest])
+
+
+def _batch_files(
+    folder: Path, case_id: str, inputs: str, file_ending: str, save_probabilities: bool
+) -> dict[str, Path]:
+    stem = f"{case_id}.{inputs[:12]}"
+    files = {LABEL: folder / "cases" / f"{stem}{file_ending}"}
+    if save_probabilities:
+        files[PROBABILITIES] = folder / "cases" / f"{stem}{SUFFIX}"
+    return files
+
+
+def _finished(
+    folder: Path, inputs: Mapping[str, str], files: Mapping[str, Mapping[str, Path]]
+) -> dict[str, dict[str, str]]:
+    """Digests of the files of the cases that need not be predicted again."""
+    found = {case_id: finished_digests(folder, case_id, inputs[case_id], files[case_id]) for case_id in inputs}
+    return {case_id: digests for case_id, digests in found.items() if digests is not None}
 
 
 def _valid_records(inspection_file: Path) -> Mapping[str, CaseRecord]:

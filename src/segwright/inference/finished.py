@@ -8,14 +8,11 @@ fit; otherwise it is made again.
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
+from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, read_json, write_json
 
 MANIFEST_VERSION = 1
@@ -91,64 +88,6 @@ def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:
             f"{folder}: {what} need up to {_size(needed_bytes)} but only {_size(free_bytes)} are free on this disk; "
             "free some space, put the results on another disk, or do without probabilities"
         )
-
-
-class naming_case:
-    """Context that makes every error say which case it met. A user's mistake or a full disk becomes one message."""
-
-    def __init__(self, case_id: str) -> None:
-        self._case_id = case_id
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, (SegwrightError, OSError)):
-            raise DatasetError(f"case {self._case_id}: {error}") from error
-        if error is not None:
-            error.add_note(f"(case {self._case_id})")
-
-
-class Exporter:
-    """Runs the exports of cases beside the prediction of the next ones; the first error ends everything.
-
-    Threads are enough: compressing, writing and numpy's array work release Python's lock. Few cases wait at a time,
-    because each holds its scores in memory.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self._pool = ThreadPoolExecutor(workers - 1, "export") if workers > 1 else None
-        self._waiting: deque[Future[None]] = deque()
-        self._limit = workers
-
-    def __enter__(self) -> Exporter:
-        return self
-
-    def submit(self, case_id: str, export: Callable[[], None]) -> None:
-        """Run ``export`` now or soon.
-
-        Raises:
-            DatasetError: this or an earlier export failed in a way a user can mend; names its case.
-        """
-        if self._pool is None:
-            _export(case_id, export)
-            return
-        while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(_export, case_id, export))
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._pool is None:
-            return
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-        if error is None:
-            for future in self._waiting:
-                future.result()
-
-
-def _export(case_id: str, export: Callable[[], None]) -> None:
-    with naming_case(case_id):
-        export()
 
 
 def _note(folder: Path, case_id: str) -> Path:

@@ -16,27 +16,28 @@ import numpy as np
 from segwright.core.errors import DatasetError
 from segwright.core.files import json_digest
 from segwright.core.plans import PredictPlan
-from segwright.core.progress import progress
 from segwright.core.settings import PredictionSettings
 from segwright.images.readers import write_label
 from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
 from segwright.inference.finished import (
-    Exporter,
     finished_digests,
-    naming_case,
     note_finished,
     remove_stale,
     require_free_disk,
     write_manifest,
 )
 from segwright.inference.next_stage import NextStageMaps, read_next_stage, write_label_array, write_next_stage
+from segwright.inference.pipeline import run_cases
 from segwright.inference.predictor import Predictor, TrainingFacts, prediction_digest, read_training_facts
 from segwright.inference.probabilities import SUFFIX, write_probabilities
 from segwright.preprocessing.case import CaseProperties
-from segwright.preprocessing.store import PreprocessedStore
+from segwright.preprocessing.store import PreprocessedStore, StoredCase
 from segwright.splits import ALL, Fold
 
 log = logging.getLogger(__name__)
+
+_Prepared = tuple[StoredCase, np.ndarray | None]  # with the previous stage's label map
+_Predicted = tuple[np.ndarray, CaseProperties]
 
 LABEL, PROBABILITIES, NEXT_STAGE = "label", "probabilities", "next_stage/"
 _SCORE_BYTES = 4
@@ -69,7 +70,7 @@ def predict_fold(
         save_probabilities: False writes a probabilities.json without cases.
         next_stage_indices: next configuration -> index.json of its store.
         next_stage_maps: the previous stage's next_stage.json, if this configuration is a cascade.
-        workers: 1 exports each case before the next is predicted; more let exports run beside the prediction.
+        workers: threads that prepare, predict and export at the same time; 1 does one thing after the other.
 
     Raises:
         DatasetError: a case cannot be predicted or written (names it), or the disk is too small for the probabilities.
@@ -137,26 +138,30 @@ class _Fold:
         self, cases: Sequence[str], owner: str, inputs: Mapping[str, str], digests: dict[str, dict[str, str]]
     ) -> None:
         predictor = Predictor(
-            self.plan, [self.weights], self.settings, self.device, plugins=self.plugins, training=self.training
+            self.plan,
+            [self.weights],
+            self.settings,
+            self.device,
+            plugins=self.plugins,
+            training=self.training,
+            threads=self.training.torch_threads,
         )
+
+        def predict(_: str, prepared: _Prepared) -> _Predicted:
+            stored, previous = prepared
+            return predictor.logits(stored.image_czyx, previous), stored.properties
+
+        def export(case_id: str, predicted: _Predicted) -> None:
+            self._export(case_id, *predicted, predictor.kind)
+            digests[case_id] = note_finished(self.output, owner, case_id, inputs[case_id], self._files(case_id))
+
         title = f"predict {self.plan.configuration} fold {self.fold.name}"
-        with progress(title, len(cases)) as bar, Exporter(self.workers) as exporter:
-            for case_id in cases:
-                with naming_case(case_id):
-                    stored = self.store.open(case_id)
-                    require_finite(stored.image_czyx)
-                    previous = None if self.previous is None else self.previous.read(case_id)
-                    scores = predictor.logits(stored.image_czyx, previous)
+        run_cases(title, cases, self._prepare, predict, export, self.workers)
 
-                def export(
-                    case_id: str = case_id, scores: np.ndarray = scores, properties: CaseProperties = stored.properties
-                ) -> None:
-                    self._export(case_id, scores, properties, predictor.kind)
-                    digests[case_id] = note_finished(self.output, owner, case_id, inputs[case_id], self._files(case_id))
-
-                exporter.submit(case_id, export)
-                del scores  # so that only the waiting exports hold scores
-                bar.advance(case_id)
+    def _prepare(self, case_id: str) -> _Prepared:
+        stored = self.store.open(case_id)
+        require_finite(stored.image_czyx)
+        return stored, None if self.previous is None else self.previous.read(case_id)
 
     def _export(self, case_id: str, scores: np.ndarray, properties: CaseProperties, kind: ScoreKind) -> None:
         files = self._files(case_id)

@@ -38,11 +38,13 @@ class TrainingFacts:
         mirror_axes: spatial axes that were flipped in training, so may be flipped in prediction.
         network: name of a plugin's network that was trained instead of the planned one, or None.
         plugins: plugin file name -> digest, all that were loaded in training.
+        torch_threads: threads of torch in training; in the workflow prediction uses as many, for equal bytes anywhere.
     """
 
     mirror_axes: tuple[int, ...] = ()
     network: str | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
+    torch_threads: int | None = None
 
 
 def read_training_facts(path: Path | str) -> TrainingFacts:
@@ -53,9 +55,12 @@ def read_training_facts(path: Path | str) -> TrainingFacts:
     """
     record = read_json(path)
     try:
+        settings = record.get("settings", {})
+        threads = settings.get("torch_threads")
         return TrainingFacts(
             mirror_axes=tuple(int(axis) for axis in record["mirror_axes"]),
-            network=record.get("settings", {}).get("network"),
+            network=settings.get("network"),
+            torch_threads=None if threads is None else int(threads),
             plugins={str(name): str(digest) for name, digest in (record.get("plugins") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -72,13 +77,17 @@ def merge_training_facts(facts: Sequence[TrainingFacts]) -> TrainingFacts:
         raise ModelError("the folds were trained with different networks; train them again with one setting")
     common = set.intersection(*(set(entry.mirror_axes) for entry in facts))
     plugins = {name: digest for entry in facts for name, digest in entry.plugins.items()}
-    return TrainingFacts(tuple(sorted(common)), facts[0].network, plugins)
+    return TrainingFacts(tuple(sorted(common)), facts[0].network, plugins, facts[0].torch_threads)
 
 
 class Predictor:
     """Predicts with one configuration; weights of several folds are averaged (method 10.2).
 
     The network exists once; the folds' weights wait on the CPU and take turns.
+
+    Args:
+        mirror_axes: instead of ``training``, where only they matter.
+        threads: CPU threads of torch; None: as many as torch takes by itself.
 
     Attributes:
         kind: what :meth:`logits` returns (``prediction.average``).
@@ -98,11 +107,13 @@ class Predictor:
         mirror_axes: Sequence[int] = (),
         plugins: Sequence[Path] = (),
         training: TrainingFacts | None = None,
+        threads: int | None = None,
     ) -> None:
         if not weights:
             raise ModelError(f"{plan.configuration}: there are no weights to predict with; train at least one fold")
         training = training or TrainingFacts(tuple(mirror_axes))
         self.plan = plan
+        self._threads = threads
         self.kind: ScoreKind = settings.average
         self.device = torch.device(device)
         self.digest = prediction_digest(plan, weights, settings, training)
@@ -143,7 +154,7 @@ class Predictor:
         try:
             for fold in range(len(self._folds)):
                 self._use(fold)
-                with _fast_convolutions():
+                with _torch_setup(self._threads):
                     scores_czyx = predict_scores(self._network, source, self._window, self.device).cpu().numpy()
                 total = scores_czyx if total is None else np.add(total, scores_czyx, out=total)
         except torch.OutOfMemoryError as problem:
@@ -153,7 +164,7 @@ class Predictor:
             ) from problem
         assert total is not None  # __init__ refuses an empty list of weights
         result = total if len(self._folds) == 1 else np.divide(total, np.float32(len(self._folds)), out=total)
-        if not np.isfinite(result).all():
+        if not all(np.isfinite(scores_zyx).all() for scores_zyx in result):
             raise ModelError(
                 f"{self.plan.configuration}: the network's output is not finite; "
                 "with reduced precision use prediction.precision: fp32 or bf16, else the weights are unusable"
@@ -231,7 +242,12 @@ def _require_plugins(needed: Mapping[str, str], loaded: Mapping[str, str]) -> No
 
 
 @contextmanager
-def _fast_convolutions() -> Iterator[None]:
-    """Let cuDNN choose the fastest algorithm: every tile has the same shape."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
-        yield
+def _torch_setup(threads: int | None) -> Iterator[None]:
+    """A fixed number of CPU threads (None: torch's own), and cuDNN's fastest algorithms: every tile has one shape."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -111,7 +111,7 @@ def plan_dataset(inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans
     make = _EntryMaker(inputs, numbers)
     configurations: dict[str, dict[str, Any]] = {"2d": make.entry("2d", flat, batch_dice=True)}
     notes = [
-        *explain.dataset_reasons(inputs.num_training, target, forward, median, settings.transpose),
+        *explain.dataset_reasons(len(inputs.fingerprint["spacings"]), target, forward, median, settings.transpose),
         *explain.normalization_reasons(inputs.channel_names, make.schemes, make.masks, make.median_relative_size),
         *explain.network_reasons("2d", flat, budget),
         *explain.flat_reasons(median),
@@ -123,11 +123,12 @@ def plan_dataset(inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans
             configurations["3d_lowres"] = entry
             low_budget = replace(budget, dataset_voxels=budget.dataset_voxels / low.voxel_ratio)
             notes += explain.network_reasons("3d_lowres", low.plan, low_budget)
-            notes += explain.cascade_reasons()
+            notes += explain.low_resolution_dice()
         configurations["3d_fullres"] = make.entry("3d_fullres", full, batch_dice=low.kept)
         notes += explain.network_reasons("3d_fullres", full, budget)
         notes += explain.low_resolution_reasons(full, low, LOW_RESOLUTION_BELOW, MIN_VOXEL_RATIO)
         if low.kept:
+            notes += explain.cascade_reasons()
             configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     plans = Plans(
         dataset_name=inputs.dataset_name,
@@ -171,7 +172,7 @@ def plan_low_resolution(full: NetworkPlan, budget: Budget, num_training: int) ->
         shape = full_spacing / spacing * median
         voxels = float(np.prod(shape))
         low_budget = replace(budget, dataset_voxels=voxels * num_training)
-        plan = plan_network(spacing.tolist(), [round(edge) for edge in shape], low_budget)
+        plan = plan_network(spacing.tolist(), [max(1, round(edge)) for edge in shape], low_budget)
         coverage = float(np.prod(plan.patch_size)) / voxels
         steps += 1
     return LowResolution(plan, steps, full_coverage, coverage, voxel_ratio=float(np.prod(median)) / voxels)

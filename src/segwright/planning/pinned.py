@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from segwright.core.errors import PlansError
 from segwright.core.files import read_json
 from segwright.core.plans import Plans
 from segwright.planning.experiment import PlanningInputs, made_for
@@ -23,7 +24,10 @@ def read_pinned_plans(inputs: PlanningInputs) -> tuple[Plans, Reasons]:
         DamagedFileError, PlansError: the file cannot be read or is not a plans file.
     """
     path = str(inputs.settings.plans_file)
-    plans = Plans.from_json(read_json(path))
+    try:
+        plans = Plans.from_json(read_json(path))
+    except PlansError as problem:
+        raise PlansError(f"planning.plans_file {path}: {problem}") from None
     notes = [
         Reason(
             DATASET,

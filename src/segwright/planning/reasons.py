@@ -60,12 +60,12 @@ class Reasons:
         order = list(dict.fromkeys(item.configuration for item in self.items))
         for section in order:
             lines += ["", f"## {'All configurations' if section == DATASET else section}", ""]
-            lines += [f"- **{item.field}** {item.sentence}" for item in self.items if item.configuration == section]
+            lines += [f"- **{item.field}:** {item.sentence}" for item in self.items if item.configuration == section]
         return "\n".join(lines) + "\n"
 
 
 def dataset_reasons(
-    num_training: int,
+    num_cases: int,
     target: TargetSpacing,
     transpose_forward: tuple[int, ...],
     median_shape: tuple[float, ...],
@@ -78,7 +78,7 @@ def dataset_reasons(
         Reason(
             DATASET,
             "median image",
-            f"{sizes(median_shape)}: the median over {count(num_training, 'training case')} after cropping to non-zero "
+            f"{sizes(median_shape)}: the median over {count(num_cases, 'training case')} after cropping to non-zero "
             f"and resampling to the target spacing (before resampling: {sizes(target.median_shape)}, image axes).",
         ),
     ]
@@ -134,12 +134,11 @@ def patch_sentence(plan: NetworkPlan, budget: Budget) -> str:
     if plan.clipped_patch == plan.median_shape:
         start = f"the median image {sizes(plan.median_shape)}"
     else:
-        start = (
-            f"{sizes(plan.isotropic_patch)} ({extent}^{exponent} voxels, equally long in millimetres) "
-            f"cut to the median image {sizes(plan.median_shape)}"
-        )
+        start = f"{sizes(plan.isotropic_patch)} ({extent}^{exponent} voxels, equally long in millimetres)"
+        if any(edge > bound for edge, bound in zip(plan.isotropic_patch, plan.median_shape, strict=True)):
+            start += f" cut to the median image {sizes(plan.median_shape)}"
     if limit is not None and any(edge > limit for edge in plan.median_shape):
-        start += f" and to max_patch_size {limit}"
+        start += f", cut to max_patch_size {limit},"
     if plan.reductions:
         sentence = (
             f"{sizes(plan.patch_size)}: started as {start}, legal size {sizes(plan.first_patch)}, and shortened "
@@ -161,7 +160,7 @@ def batch_sentence(plan: NetworkPlan, budget: Budget) -> str:
     )
     share = (
         f"{percent(budget.numbers.max_share)} of the dataset's {millions(budget.dataset_voxels)} million voxels "
-        f"is {count(plan.batch_by_share, 'patch') if plan.batch_by_share == 1 else f'{plan.batch_by_share} patches'}"
+        f"is {_patches(plan.batch_by_share)}"
     )
     if plan.batch_size > min(plan.batch_by_memory, plan.batch_by_share):
         return f"{plan.batch_size}: the least allowed, {MIN_BATCH}; {memory}, and {share}."
@@ -181,15 +180,20 @@ def topology_reasons(name: str, plan: NetworkPlan, budget: Budget) -> list[Reaso
     )
     stages = (
         f"{topology.n_stages}: the axes are halved {listing(topology.pools)} times, down to "
-        f"{sizes(topology.bottleneck_size)}, until {stop}; axes whose spacings differ by a factor of {AXIS_RATIO:g} or "
-        "more are not halved together."
+        f"{sizes(topology.bottleneck_size)}, until {stop}"
+        + (
+            f"; axes whose spacings differ by a factor of {AXIS_RATIO:g} or more are not halved together."
+            if len(set(topology.pools)) > 1
+            else "."
+        )
     )
     flat = [stage for stage, kernel in enumerate(topology.kernels) if 1 in kernel]
     if flat:
         axes = sorted({axis for stage in flat for axis, edge in enumerate(topology.kernels[stage]) if edge == 1})
+        first = "stage" if len(flat) == 1 else f"{len(flat)} stages"
         kernels = (
-            f"3 along every axis, but 1 along axis {listing(axes)} in the first {count(len(flat), 'stage')}, where its "
-            f"spacing is {AXIS_RATIO:g} or more times that of the finest axis ({millimetres(plan.spacing_mm)})."
+            f"3 along every axis, but 1 along axis {listing(axes)} in the first {first}, where the spacing is "
+            f"{AXIS_RATIO:g} or more times that of the finest axis ({millimetres(plan.spacing_mm)})."
         )
     else:
         kernels = (
@@ -241,10 +245,14 @@ def low_resolution_reasons(
     return [Reason("3d_fullres", "low resolution", sentence), Reason("3d_fullres", "batch Dice", dice)]
 
 
+def low_resolution_dice() -> list[Reason]:
+    """Batch Dice of 3d_lowres (method 3.10)."""
+    return [Reason("3d_lowres", "batch Dice", "no: patches see enough context for a Dice of each sample by itself.")]
+
+
 def cascade_reasons() -> list[Reason]:
     """What hangs on a low-resolution configuration."""
     return [
-        Reason("3d_lowres", "batch Dice", "no: patches see enough context for a Dice of each sample by itself."),
         Reason(
             "3d_cascade_fullres",
             "inherits from",
@@ -264,9 +272,15 @@ def flat_reasons(median_shape: Sequence[float]) -> list[Reason]:
     ]
 
 
+def _patches(number: int) -> str:
+    return {0: "less than a patch", 1: "1 patch"}.get(number, f"{number} patches")
+
+
 def _memory_clause(plan: NetworkPlan, budget: Budget) -> str:
     needed = plan.entries
     clause = f"{millions(needed)} of {millions(plan.reference)} million feature-map entries"
+    if budget.limits.gpu_memory_gb is not None:
+        clause += f" for {budget.limits.gpu_memory_gb:g} GB"
     if plan.is_2d and budget.numbers.scale_by_batch:
         share = budget.reference_batch(True) // 2
         return f"{clause} (a sample may use {share} times the reference in 2-D)"

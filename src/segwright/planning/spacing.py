@@ -98,11 +98,11 @@ def median_shape_at(
 ) -> tuple[float, ...]:
     """Median over cases of the shape at ``spacing_mm`` (axes as in the images), in transposed order (method 3.3).
 
-    Each case's shape is rounded to whole voxels (halves to even); the median may end in .5.
+    Each case's shape is rounded to whole voxels (halves to even); the median may end in .5, and is at least 1.
     """
     shapes = [
         [round(old / new * count) for old, new, count in zip(old_mm, spacing_mm, shape, strict=True)]
         for old_mm, shape in zip(fingerprint["spacings"], fingerprint["shapes_after_crop"], strict=True)
     ]
     median = np.median(np.array(shapes), axis=0)
-    return tuple(float(median[axis]) for axis in transpose_forward)
+    return tuple(max(1.0, float(median[axis])) for axis in transpose_forward)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 BATCH_VERSION = 1
 _DIGEST_DIGITS = 12
+_JOURNAL_EVERY_S = 2.0  # so much work is lost at most when the process is killed
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,18 @@ def preprocess_batch(
     }
     missing = {case_id: task for case_id, task in tasks.items() if case_id not in entries}
     log.info("%d of %d cases are there already", len(entries), len(tasks))
-    journal.replace(entries)
     problems = []
-    with progress(f"preprocess {output.stem}", len(missing)) as bar:
-        for case_id, outcome in _run(missing, workers):
-            if outcome.problem:
-                problems.append(f"case {case_id}: {outcome.problem}")
-            else:
-                entries[case_id] = _entry(tasks[case_id], output, outcome.content)
-                journal.replace(entries)
-            bar.advance(case_id)
+    try:
+        with progress(f"preprocess {output.stem}", len(missing)) as bar:
+            for case_id, outcome in _run(missing, workers):
+                if outcome.problem:
+                    problems.append(f"case {case_id}: {outcome.problem}")
+                else:
+                    entries[case_id] = _entry(tasks[case_id], output, outcome.content)
+                    journal.update(entries)
+                bar.advance(case_id)
+    finally:
+        journal.write(entries)
     if problems:
         raise DatasetError("\n".join(sorted(problems)))
     cases = {case_id: entries[case_id] for case_id in sorted(entries)}
@@ -147,10 +151,11 @@ def inputs_digest(record: Mapping[str, Any], plan: PreprocessPlan) -> str:
 
 
 class _Journal:
-    """The undeclared record of what is in the store for one batch, rewritten after every case."""
+    """The undeclared record of what is in the store for one batch, rewritten while cases are finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._written_s = 0.0
         self.entries: dict[str, dict[str, str]] = {}
         if path.is_file():
             try:
@@ -168,8 +173,14 @@ class _Journal:
         log.warning("%s: its content has changed; it is made again", task.path)
         return False
 
-    def replace(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+    def update(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+        """Write, but not more often than once in a while: flushing to disk can take longer than a small case."""
+        if time.monotonic() - self._written_s >= _JOURNAL_EVERY_S:
+            self.write(entries)
+
+    def write(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         write_json(self.path, entries)
+        self._written_s = time.monotonic()
 
 
 def _records(inspection_file: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, prod
+from typing import Any
 
 from segwright.core.plans import PreprocessPlan
 from segwright.preprocessing.resampling import new_shape_after
@@ -35,6 +36,16 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
     locations_bytes = raw * (channels * 4 + 1) + new * (channels * 4 + 1 + (26 if plan.labels.ignore_label else 10))
     peak_bytes = max(reading_bytes, working_bytes, locations_bytes)
     return PROGRAM_MB + ceil(SAFETY * peak_bytes / 1e6)
+
+
+def estimate_batch_memory_mb(inspection: Mapping[str, Any], plan: PreprocessPlan, workers: int = 1) -> int:
+    """Memory of a job that preprocesses a batch, from the content of its inspection JSON: the largest case a worker."""
+    cases = [
+        estimate_memory_mb(record["geometry"]["shape_zyx"], record["geometry"]["spacing_zyx"], plan, record["channels"])
+        for record in inspection["cases"].values()
+        if record.get("geometry") is not None
+    ]
+    return max(cases, default=PROGRAM_MB) * max(1, workers)
 
 
 def _values_stay_small(plan: PreprocessPlan) -> bool:

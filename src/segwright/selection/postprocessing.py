@@ -1,40 +1,26 @@
 """Decide by cross-validation whether keeping only the largest component of structures helps (method 12.2).
 
-nnU-Net v2's decision, without writing and evaluating the whole cross-validation once a candidate: of each case only the
-box around its predicted foreground is kept (compressed) with its table of counts; a rule removes some voxels, and
-these move from one column of the table to another.
+nnU-Net v2's decision, without writing and evaluating the whole cross-validation once for every candidate rule: see
+``removals.py``. Applying the rules is in ``components.py``.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-
 from segwright.core.dataset import Dataset, LabelKey, Labels, key_text
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json, write_json
 from segwright.evaluation.manifest import Entry, read_manifests
-from segwright.evaluation.metrics import (
-    Counts,
-    counts_of_histogram,
-    joint_histogram,
-    mean_metrics,
-    mean_without_nan,
-    num_values,
-)
+from segwright.evaluation.metrics import Counts, counts_of_histogram, mean_metrics, mean_without_nan
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import reference_files
-from segwright.images.readers import read_label
-from segwright.selection.components import Connectivity, Rule, bounding_box, removed_voxels
+from segwright.selection.components import Connectivity, Rule
+from segwright.selection.removals import CaseState, Histogram, Removed, after_removal, load_case, try_rules
 
-Histogram = NDArray[np.int64]
 Means = tuple[dict[LabelKey, dict[str, float]], dict[str, float]]
 """``mean`` and ``foreground_mean`` of a summary."""
 
@@ -111,13 +97,13 @@ def determine_postprocessing(
     for candidates in _rounds(labels, connectivity):
         tasks = [(case_id, (state, accepted, candidates)) for case_id, state in states.items()]
         title = f"postprocessing: {', '.join(rule.describe() for rule in candidates)}"
-        removed: dict[str, list[_Removed]] = {}
-        for case_id, (state, removals) in map_cases(_try_rules, tasks, workers, title):
+        removed: dict[str, list[Removed]] = {}
+        for case_id, (state, removals) in map_cases(try_rules, tasks, workers, title):
             states[case_id], removed[case_id] = state, removals
         accepted = ()
         for index, rule in enumerate(candidates):
             trial_histograms = {
-                case_id: _after_removal(histograms[case_id], removals[index]) for case_id, removals in removed.items()
+                case_id: after_removal(histograms[case_id], removals[index]) for case_id, removals in removed.items()
             }
             decide = _decide_alone if trials else _decide_together
             trials.append(decide(rule, histograms, trial_histograms, labels))
@@ -151,25 +137,6 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     if not isinstance(record, Mapping) or not isinstance(record.get("rules"), list):
         raise DamagedFileError(path, "not a postprocessing.json (no list `rules`)")
     return tuple(Rule.from_json(rule) for rule in record["rules"])
-
-
-@dataclass(frozen=True)
-class _State:
-    """A case within the box around its predicted foreground, compressed: label maps shrink fifty-fold."""
-
-    shape_zyx: tuple[int, ...]
-    dtype: str
-    prediction: bytes
-    reference: bytes
-    num_values: int
-
-
-@dataclass(frozen=True)
-class _Removed:
-    """Voxels a rule removes from one case: how many of each (reference, predicted) pair."""
-
-    codes: NDArray[np.int64]
-    counts: NDArray[np.int64]
 
 
 def _rounds(labels: Labels, connectivity: Connectivity) -> list[tuple[Rule, ...]]:
@@ -222,98 +189,20 @@ def _mean_dice(histograms: Mapping[str, Histogram], labels: Labels, key: LabelKe
     return mean_without_nan([count.dice for count in counts])
 
 
-def _after_removal(histogram: Histogram, removed: _Removed) -> Histogram:
-    """The table after the removed voxels became background."""
-    if removed.codes.size == 0:
-        return histogram
-    size = len(histogram)
-    changed = histogram.copy()
-    rows, columns = np.divmod(removed.codes, size)
-    np.subtract.at(changed, (rows, columns), removed.counts)
-    np.add.at(changed, (rows, np.zeros_like(rows)), removed.counts)
-    return changed
-
-
 def _load_cases(
     entries: Mapping[str, Entry], dataset: Dataset, reader: str, workers: int
-) -> tuple[dict[str, _State], dict[str, Histogram]]:
+) -> tuple[dict[str, CaseState], dict[str, Histogram]]:
     """States and count tables by case, in the order of a summary (by file name)."""
     references = reference_files(dataset, entries)
     ordered = sorted(entries, key=lambda case_id: entries[case_id].path.name)
     tasks = [(case_id, (case_id, entries[case_id], references[case_id], dataset.labels, reader)) for case_id in ordered]
-    states: dict[str, _State] = {}
+    states: dict[str, CaseState] = {}
     histograms: dict[str, Histogram] = {}
-    for case_id, (state, histogram) in map_cases(_load_case, tasks, workers, "postprocessing: read"):
+    for case_id, (state, histogram) in map_cases(load_case, tasks, workers, "postprocessing: read"):
         states[case_id], histograms[case_id] = state, histogram
     if not states:
         raise DatasetError("postprocessing: there is no out-of-fold prediction; train and predict at least one fold")
     return states, histograms
-
-
-def _load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[_State, Histogram]:
-    case_id, entry, reference_file, labels, reader = task
-    prediction_zyx = read_label(entry.verify(), reader).array_zyx
-    reference_zyx = read_label(reference_file, reader).array_zyx
-    if prediction_zyx.shape != reference_zyx.shape:
-        raise DatasetError(
-            f"case {case_id}: {entry.path} has shape {prediction_zyx.shape} (z, y, x) but {reference_file} has"
-            f" {reference_zyx.shape}; both must lie on the grid of the image"
-        )
-    histogram = joint_histogram(reference_zyx, prediction_zyx, labels)
-    box = bounding_box(prediction_zyx != 0) or (slice(0, 0),) * prediction_zyx.ndim
-    limit = num_values(labels)
-    dtype = np.dtype(np.uint8 if limit <= 255 else np.uint16)
-    cropped = [_compact(array[box], limit, dtype) for array in (prediction_zyx, reference_zyx)]
-    packed = [zlib.compress(array.tobytes(), 1) for array in cropped]
-    return _State(cropped[0].shape, dtype.str, packed[0], packed[1], limit), histogram
-
-
-def _compact(array_zyx: NDArray[Any], limit: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array in a small type; values that are not declared become ``limit``, as in the count table."""
-    undeclared = (array_zyx < 0) | (array_zyx >= limit)
-    return np.where(undeclared, limit, array_zyx).astype(dtype)
-
-
-def _try_rules(task: tuple[_State, tuple[Rule, ...], tuple[Rule, ...]]) -> tuple[_State, list[_Removed]]:
-    """Apply the accepted rules, then see what each candidate would remove from that state."""
-    state, accepted, candidates = task
-    prediction_zyx = _unpack(state.prediction, state)
-    reference_zyx = _unpack(state.reference, state)
-    for rule in accepted:
-        box, removed = removed_voxels(prediction_zyx, rule)
-        if box is not None:
-            prediction_zyx[box][removed] = 0
-    if accepted:
-        packed = zlib.compress(prediction_zyx.tobytes(), 1)
-        state = _State(state.shape_zyx, state.dtype, packed, state.reference, state.num_values)
-    size = state.num_values + 1
-    boxes = _boxes_of_values(prediction_zyx, candidates)
-    removals: list[_Removed] = []
-    for rule in candidates:
-        box, removed = removed_voxels(prediction_zyx, rule, boxes.get(rule))
-        if box is None:
-            removals.append(_Removed(np.zeros(0, np.int64), np.zeros(0, np.int64)))
-            continue
-        pairs = reference_zyx[box][removed].astype(np.int64) * size + prediction_zyx[box][removed]
-        removals.append(_Removed(*np.unique(pairs, return_counts=True)))
-    return state, removals
-
-
-def _boxes_of_values(prediction_zyx: NDArray[Any], candidates: Sequence[Rule]) -> dict[Rule, tuple[slice, ...]]:
-    """Boxes of many single labels in one pass; without it each label would search the whole array."""
-    if len(candidates) < 4:
-        return {}
-    found = ndimage.find_objects(prediction_zyx)
-    empty = (slice(0, 0),) * prediction_zyx.ndim
-    boxes: dict[Rule, tuple[slice, ...]] = {}
-    for rule in candidates:
-        (value,) = rule.values
-        boxes[rule] = (found[value - 1] if value <= len(found) else None) or empty
-    return boxes
-
-
-def _unpack(packed: bytes, state: _State) -> NDArray[Any]:
-    return np.frombuffer(zlib.decompress(packed), dtype=state.dtype).reshape(state.shape_zyx).copy()
 
 
 def _means_json(means: Means) -> dict[str, Any]:

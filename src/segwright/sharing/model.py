@@ -21,6 +21,7 @@ from segwright.core.errors import DamagedFileError, ModelError, SegwrightError
 from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.plans import PredictPlan
 from segwright.core.settings import PredictionSettings
+from segwright.images.readers import choose_reader
 from segwright.selection.components import Rule
 from segwright.selection.postprocessing import read_rules
 from segwright.sharing.archive import DEFAULT_LIMITS, Limits, extract_archive, safe_name
@@ -31,6 +32,7 @@ MANIFEST = "model.json"
 TOP_FILES = ("plans.json", "dataset.json", "selection.json", "postprocessing.json", "metrics.json", "README.md")
 
 _MODEL_FILE = re.compile(r"[A-Za-z0-9_]+/(predict\.json|fold_(\d{1,3}|all)/(model\.safetensors|training\.json))")
+_CONFIGURATION = re.compile(r"[A-Za-z0-9_]+")
 _TEXT_BYTES_MAX = 64 << 20
 
 
@@ -177,9 +179,12 @@ def _opened(folder: Path, temporary: tempfile.TemporaryDirectory[str] | None) ->
             channel_names=tuple(str(name) for name in facts["channel_names"].values()),
             temporary=temporary,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, DamagedFileError) as problem:
+        _check_stages(model)
+        choose_reader(model.file_ending, override=model.configurations[model.members[0]].plan.preprocess.reader)
+    except ModelError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SegwrightError) as problem:
         raise ModelError(f"{folder}: the model is not complete or not valid ({problem}); get it again") from problem
-    _check_stages(model)
     return model
 
 
@@ -214,6 +219,8 @@ def _verify_files(folder: Path, record: Mapping[str, Any]) -> None:
         path = folder / name
         if not path.is_file():
             raise ModelError(f"{path}: the file is missing from the model; get the model again")
+        if path.suffix != ".safetensors" and path.stat().st_size > _TEXT_BYTES_MAX:
+            raise ModelError(f"{path}: is too large for a text file; do not use this model")
         if path.stat().st_size != entry.get("size_bytes"):
             raise ModelError(f"{path}: {path.stat().st_size} bytes instead of {entry.get('size_bytes')}; get it again")
     for name, entry in files.items():
@@ -233,6 +240,8 @@ def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Map
             raise ValueError(f"{relative} is not among the verified files")
         return folder / relative
 
+    if not _CONFIGURATION.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be the name of a configuration")
     folds = tuple(
         FoldModel(str(fold), listed(paths["weights"]), listed(paths["training"]))
         for fold, paths in entry["folds"].items()

@@ -27,7 +27,6 @@ class CardFacts:
         training: configuration -> content of one fold's training.json.
     """
 
-    name: str
     dataset: Mapping[str, Any]
     plans: Plans
     selection: Selection
@@ -67,7 +66,7 @@ def _header(facts: CardFacts) -> list[str]:
         "tags: [image-segmentation, medical-imaging, nnU-Net]",
         "---",
         "",
-        f"# {_text(facts.name)}",
+        f"# {_text(facts.plans.dataset_name)}",
         "",
         _text(str(facts.dataset.get("description") or "A segmentation model trained with segwright.")),
     ]
@@ -88,7 +87,7 @@ def _intended_use(facts: CardFacts) -> list[str]:
 def _data(facts: CardFacts) -> list[str]:
     labels = Labels.from_json(facts.dataset)
     rows: list[tuple[str, Any]] = [
-        ("Dataset", facts.name),
+        ("Dataset", facts.plans.dataset_name),
         ("Training cases", facts.dataset.get("numTraining", NOT_STATED)),
     ]
     rows += [("Reference", facts.dataset.get("reference") or NOT_STATED)]

@@ -79,22 +79,17 @@ def package_model(
     chosen = read_selection(selection)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     try:
-        copied = {
-            entry.configuration: _copy_configuration(temporary, ConfigurationFiles(*entry)) for entry in configurations
-        }
+        copies = [_copy_configuration(temporary, ConfigurationFiles(*entry)) for entry in configurations]
+        copied = {entry.name: entry for entry in copies}
         trainings = {name: [read_json(fold.training) for fold in entry.folds] for name, entry in copied.items()}
         plugins = _plugins(trainings)
-        _copy(plans, temporary / "plans.json")
-        _copy(selection, temporary / "selection.json")
-        _copy(postprocessing, temporary / "postprocessing.json")
+        for name, source in (("plans", plans), ("selection", selection), ("postprocessing", postprocessing)):
+            _copy(source, temporary / f"{name}.json")
         facts = {key: value for key, value in read_json(dataset_json).items() if key not in _FACTS_LEFT_OUT}
         write_json(temporary / "dataset.json", facts, sort_keys=False)
         read = {name: read_summary(path) for name, path in sorted(summaries.items())}
         write_json(temporary / "metrics.json", _metrics(chosen, read))
-        all_versions = {"segwright": __version__, **(versions or {})}
-        name = Plans.from_json(read_json(plans)).dataset_name
         card = CardFacts(
-            name=name,
             dataset=facts,
             plans=Plans.from_json(read_json(plans)),
             selection=chosen,
@@ -103,10 +98,10 @@ def package_model(
             summary=read.get(chosen.best),
             training={name: records[0] for name, records in trainings.items()},
             plugins=plugins,
-            versions=all_versions,
+            versions={"segwright": __version__, **(versions or {})},
         )
         write_text(temporary / "README.md", model_card(card))
-        _write_manifest(temporary, name, chosen, copied, prediction, plugins, all_versions)
+        _write_manifest(temporary, card, prediction)
         open_model(temporary)
         _replace(folder, temporary)
     finally:
@@ -140,15 +135,7 @@ def _copy_configuration(folder: Path, files: ConfigurationFiles) -> ModelConfigu
     return ModelConfiguration(name, plan, tuple(folds), tuple(sorted(set.intersection(*mirrored))))
 
 
-def _write_manifest(
-    folder: Path,
-    name: str,
-    selection: Selection,
-    configurations: Mapping[str, ModelConfiguration],
-    prediction: PredictionSettings,
-    plugins: Mapping[str, str],
-    versions: Mapping[str, str],
-) -> None:
+def _write_manifest(folder: Path, facts: CardFacts, prediction: PredictionSettings) -> None:
     """model.json: what there is, how it is used, and the size and digest of every other file."""
 
     def relative(path: Path) -> str:
@@ -164,7 +151,7 @@ def _write_manifest(
                 for fold in entry.folds
             },
         }
-        for entry in configurations.values()
+        for entry in facts.configurations.values()
     }
     files = {
         relative(path): {"sha256": file_digest(path), "size_bytes": path.stat().st_size}
@@ -174,13 +161,13 @@ def _write_manifest(
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "name": name,
-        "members": list(selection.members),
+        "name": facts.plans.dataset_name,
+        "members": list(facts.selection.members),
         "configurations": listed,
         # which configuration predicts is decided already, and saving is the user's choice
         "prediction": {**to_plain(prediction), "configuration": None, "save_probabilities": False},
-        "plugins": dict(plugins),
-        "versions": dict(versions),
+        "plugins": dict(facts.plugins),
+        "versions": dict(facts.versions),
         "files": files,
     }
     write_json(folder / MANIFEST, manifest)

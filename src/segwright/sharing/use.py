@@ -45,7 +45,7 @@ def predict_with_model(
 
     Args:
         inputs: a folder of ``{case}_{CCCC}{ending}`` files, or such files.
-        folds: of the members and their previous stages; None: all the model has.
+        folds: of the members, and of previous stages that have them; None: all the model has.
         mirroring: False is up to eight times faster and a little less exact.
         save_probabilities: also write ``{case}.npz``.
         plugins: Python files; those the model was trained with are required, with the same content.
@@ -58,7 +58,9 @@ def predict_with_model(
     require_plugins(model, plugins)
     from segwright.inference.cases import predict_images  # imports torch
 
-    chosen = {name: _chosen_folds(entry, folds) for name, entry in model.configurations.items()}
+    chosen = {
+        name: _chosen_folds(entry, folds, strict=name in model.members) for name, entry in model.configurations.items()
+    }
     chains = [[_stage(chosen[name]) for name in chain_of(model, member)] for member in model.members]
     output.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
@@ -166,12 +168,15 @@ def model_facts(model: PackagedModel) -> dict[str, Any]:
     }
 
 
-def _chosen_folds(entry: ModelConfiguration, folds: Sequence[str] | None) -> ModelConfiguration:
+def _chosen_folds(entry: ModelConfiguration, folds: Sequence[str] | None, *, strict: bool) -> ModelConfiguration:
+    """The configuration with some of its folds. A previous stage (not strict) without them uses all it has."""
     if folds is None:
         return entry
     available = {fold.fold: fold for fold in entry.folds}
     wanted = [str(fold) for fold in folds]
     missing = [fold for fold in wanted if fold not in available]
+    if missing and not strict:
+        return entry
     if missing or not wanted:
         raise ModelError(
             f"configuration {entry.name}: has the folds {', '.join(available)}, not {', '.join(missing) or 'none'};"

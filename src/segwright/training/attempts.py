@@ -116,13 +116,13 @@ def _classify(error: BaseException | None) -> tuple[str, str]:
     text = str(error) or type(error).__name__
     if isinstance(error, InterruptedForRetry):
         return "interrupted", text
-    if isinstance(error, (OutOfMemory, MemoryError)):
+    if isinstance(error, (OutOfMemory, MemoryError)) or (isinstance(error, TrainingError) and "out of memory" in text):
         return "out_of_memory", text
     return "error", text if isinstance(error, TrainingError) else f"{type(error).__name__}: {text}"
 
 
 def _killed(attempt: Attempt) -> str:
-    where = attempt.started_by.get("job") or attempt.started_by.get("process")
+    where = attempt.started_by.get("job") or attempt.started_by.get("pid")
     return (
         f"Killed without a word on {attempt.started_by.get('host')} (job or process {where}): time limit, "
         f"memory limit, node failure or kill -9; largest memory seen {attempt.peak_memory_mb} MB."

@@ -59,8 +59,11 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
             settings=settings,
             training=training,
             next_stage=request.next_stage,
+            plugins=request.plugins,
         )
-        return BatchLoader(source, request.workers)
+        # validation batches are not augmented and few: a quarter of the workers keeps up
+        workers = request.workers if training else min(request.workers, max(1, request.workers // 4))
+        return BatchLoader(source, workers)
 
     return TrainingData(
         identity=identity,
@@ -72,5 +75,4 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
 
 def _maps_of(request: TrainingRequest, record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Per case {file, digest} for this configuration, from a next_stage.json."""
-    entry = record.get(request.plan.configuration, record)
-    return entry if isinstance(entry, Mapping) else {}
+    return record.get("target", {}).get(request.plan.configuration, {})

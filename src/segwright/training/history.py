@@ -24,6 +24,7 @@ class EpochRecord:
         epoch: 0-based.
         attempt: number of the attempt that ran it; an epoch repeated after a kill carries the later one.
         duration_s, data_wait_s: wall time of the epoch, and the part of it spent waiting for batches.
+        remaining_s: what the epochs to come will probably take.
     """
 
     epoch: int
@@ -36,6 +37,7 @@ class EpochRecord:
     ema_fg_dice: float
     duration_s: float
     data_wait_s: float
+    remaining_s: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes null, which JSON knows."""

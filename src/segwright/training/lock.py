@@ -28,7 +28,7 @@ def this_process() -> dict[str, Any]:
     """Who is running: host, process, job of the scheduler, and since when."""
     return {
         "host": platform.node(),
-        "process": os.getpid(),
+        "pid": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID"),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -62,16 +62,17 @@ class FolderLock:
         _forget_in_forks(self)
         previous = self._owner()
         if previous is not None:
-            log.info(
-                "%s: taking over from process %s on %s", self.folder, previous.get("process"), previous.get("host")
-            )
+            log.info("%s: taking over from process %s on %s", self.folder, previous.get("pid"), previous.get("host"))
         write_json(self.folder / OWNER_FILE, this_process())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._descriptor < 0:
+            return
         (self.folder / OWNER_FILE).unlink(missing_ok=True)
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also where a child still has the descriptor
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -100,7 +101,7 @@ def _died_here(owner: dict[str, Any]) -> bool:
     if owner.get("host") != platform.node():
         return False
     try:
-        os.kill(int(owner["process"]), 0)
+        os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return True
     except (PermissionError, KeyError, ValueError):
@@ -113,7 +114,7 @@ def _refusal(folder: Path, owner: dict[str, Any] | None) -> str:
         return f"{folder}: another training is writing here; wait until it ends"
     job = f", job {owner['job']}" if owner.get("job") else ""
     return (
-        f"{folder}: another training is writing here: host {owner.get('host')}, process {owner.get('process')}{job}, "
+        f"{folder}: another training is writing here: host {owner.get('host')}, process {owner.get('pid')}{job}, "
         f"since {owner.get('since')}; wait until it ends, or end it, then run again"
     )
 

@@ -1,4 +1,4 @@
-"""What the machine gives a GPU job: its device and its deadline. Imports no torch, so that a GPU can still be chosen."""
+"""What the machine gives a GPU job: its device and its deadline. Imports no torch, so a GPU can still be chosen."""
 
 from __future__ import annotations
 

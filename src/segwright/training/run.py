@@ -144,6 +144,8 @@ class FoldTraining:
         dice = [] if validated.counts is None else dice_per_class(validated.counts)
         mean = mean_dice(dice)
         previous = self.history.records[-1].ema_fg_dice if self.history.records else None
+        duration_s = time.monotonic() - started
+        mean_s = self.history.mean_duration_s(9)
         record = EpochRecord(
             epoch=self.epoch,
             attempt=self.attempt,
@@ -153,8 +155,9 @@ class FoldTraining:
             dice_per_class=tuple(dice),
             mean_fg_dice=mean,
             ema_fg_dice=moving_average(previous, mean),
-            duration_s=time.monotonic() - started,
+            duration_s=duration_s,
             data_wait_s=trained.data_wait_s + validated.data_wait_s,
+            remaining_s=(mean_s or duration_s) * (self.epochs - self.epoch - 1),
         )
         self.history.add(record)
         self.epoch += 1
@@ -209,7 +212,6 @@ class FoldTraining:
         )
 
     def _report(self, record: EpochRecord) -> None:
-        left_s = (self.history.mean_duration_s() or 0.0) * (self.epochs - self.epoch)
         log.info(
             "epoch %d/%d: loss %.4f, validation %.4f, pseudo Dice %.4f (average %.4f), %.1f s, about %s left",
             self.epoch,
@@ -219,7 +221,7 @@ class FoldTraining:
             record.mean_fg_dice,
             record.ema_fg_dice,
             record.duration_s,
-            duration_text(left_s),
+            duration_text(record.remaining_s),
         )
 
 

@@ -1,17 +1,14 @@
-"""Going on after a kill, exporting beside the prediction, and refusing to fill the disk."""
+"""Going on after a kill, and refusing to fill the disk."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import DatasetError
 from segwright.inference.finished import (
-    Exporter,
     finished_digests,
-    naming_case,
     note_finished,
     remove_stale,
     require_free_disk,
@@ -50,50 +47,6 @@ def test_files_of_replaced_and_stale_cases_are_removed(tmp_path: Path) -> None:
     note_finished(tmp_path, "batch_1", "c", "1", {"label": tmp_path / "c.1"})
     remove_stale(tmp_path, "batch_0", {"a"})
     assert sorted(path.name for path in tmp_path.glob("*.?")) == ["a.2", "c.1"]
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_exports_run_and_errors_name_their_case(workers: int) -> None:
-    done: list[int] = []
-    with Exporter(workers) as exporter:
-        for number in range(6):
-            exporter.submit(str(number), lambda number=number: done.append(number))
-    assert sorted(done) == list(range(6))
-
-    def fail() -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DatasetError, match=r"case bad: .*No space left on device"), Exporter(workers) as exporter:
-        exporter.submit("good", lambda: None)
-        exporter.submit("bad", fail)
-
-
-def test_few_cases_wait_for_their_export() -> None:
-    gate = threading.Event()
-    started: list[int] = []
-
-    def export(number: int) -> None:
-        started.append(number)
-        gate.wait(5)
-
-    with Exporter(2) as exporter:
-        exporter.submit("0", lambda: export(0))
-        exporter.submit("1", lambda: export(1))
-        third = threading.Thread(target=lambda: exporter.submit("2", lambda: export(2)))
-        third.start()
-        third.join(0.2)
-        assert third.is_alive()  # the third one has to wait: one runs, one waits
-        gate.set()
-        third.join(5)
-    assert started == [0, 1, 2]
-
-
-def test_other_errors_keep_their_type() -> None:
-    with pytest.raises(ZeroDivisionError) as caught, naming_case("a"):
-        _ = 1 / 0
-    assert caught.value.__notes__ == ["(case a)"]
-    with pytest.raises(DatasetError, match=r"^case b: f: broken"), naming_case("b"):
-        raise DamagedFileError("f", "broken")
 
 
 def test_a_full_disk_is_refused_with_numbers(tmp_path: Path) -> None:

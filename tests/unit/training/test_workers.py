@@ -70,9 +70,12 @@ def test_failures_are_told_with_case_and_cause(trouble: str, expected: str) -> N
 
 @pytest.mark.parametrize(("trouble", "state"), [("hang", "sleeping"), ("stop", "stopped")])
 def test_a_hang_is_told(trouble: str, state: str) -> None:
-    with BatchLoader(NumberSource(trouble, at_step=0), workers=1, stall_timeout_s=2.5) as loader:
-        with pytest.raises(TrainingError, match=f"no batch came for 2 s.*{state}, at case case_0"):
-            next(loader.epoch(0, 1))
+    message = f"no batch came for 2 s.*{state}, at case case_0"
+    with (
+        BatchLoader(NumberSource(trouble, at_step=0), workers=1, stall_timeout_s=2.5) as loader,
+        pytest.raises(TrainingError, match=message),
+    ):
+        next(loader.epoch(0, 1))
 
 
 def test_slow_work_is_no_hang() -> None:
@@ -86,8 +89,9 @@ def test_termination_signals_are_the_parents_business() -> None:
 
 
 def test_without_workers_errors_come_as_they_are() -> None:
-    with BatchLoader(NumberSource("fail"), workers=0) as loader, pytest.raises(ZeroDivisionError):
+    with BatchLoader(NumberSource("fail"), workers=0) as loader, pytest.raises(ZeroDivisionError) as caught:
         list(loader.epoch(0, 4))
+    assert caught.value.__notes__ == ["at case case_2 (epoch 0, step 2)"]
 
 
 def test_workers_end_when_the_parent_is_killed() -> None:

@@ -1,0 +1,71 @@
+"""The declared memory covers what a case really takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from segwright.core.plans import PreprocessPlan
+from segwright.preprocessing.memory import PROGRAM_MB, estimate_batch_memory_mb, estimate_memory_mb
+
+MakePlan = Callable[..., PreprocessPlan]
+
+MEASURE = """
+import json, resource, sys
+import numpy as np
+from segwright.core.geometry import Geometry
+from segwright.core.plans import PreprocessPlan
+from segwright.images.image import Image, LabelMap
+from segwright.preprocessing.case import preprocess_case
+plan = PreprocessPlan.from_json(json.loads(sys.argv[1]))
+shape = (110, 130, 120)
+geometry = Geometry(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+channels = len(plan.normalization_schemes)
+image = np.random.default_rng(0).normal(50, 60, (channels, *shape)).astype(np.float32)
+label = np.digitize(np.indices(shape).sum(axis=0, dtype=np.int32), [150, 200]).astype(np.uint8)
+preprocess_case(Image(image, geometry, "float32"), LabelMap(label, geometry, "uint8"), plan)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"spacing_mm": (0.7, 0.8, 0.75)}, {"order_of_steps": "resample_first", "spacing_mm": (1.2, 1.3, 1.1)}],
+)
+def test_estimate_is_above_the_measured_peak_and_not_far(make_plan: MakePlan, changes: dict) -> None:
+    plan = make_plan(**changes)
+    command = [sys.executable, "-c", MEASURE, json.dumps(plan.to_json())]
+    measured_mb = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    estimate_mb = estimate_memory_mb((110, 130, 120), (1.0, 1.0, 1.0), plan, 1)
+    assert measured_mb < estimate_mb < 2.5 * measured_mb
+
+
+def test_estimate_grows_with_voxels_channels_and_finer_targets(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    small = estimate_memory_mb((100, 100, 100), (1, 1, 1), plan, 1)
+    assert PROGRAM_MB < small < estimate_memory_mb((200, 100, 100), (1, 1, 1), plan, 1)
+    assert small < estimate_memory_mb((100, 100, 100), (1, 1, 1), plan, 4)
+    assert small < estimate_memory_mb((100, 100, 100), (2, 2, 2), plan, 1)
+
+
+def test_two_dimensional_plans_keep_the_slice_axis(make_plan: MakePlan) -> None:
+    flat = make_plan(spacing_mm=(1.0, 1.0), transpose_forward=(2, 0, 1), transpose_backward=(1, 2, 0))
+    assert estimate_memory_mb((100, 100, 30), (1, 1, 9), flat, 1) == estimate_memory_mb(
+        (30, 100, 100), (1, 1, 1), make_plan(spacing_mm=(1.0, 1.0)), 1
+    )
+
+
+def test_a_batch_needs_its_largest_case_once_a_worker(make_plan: MakePlan) -> None:
+    def record(edge: int) -> dict:
+        return {"geometry": {"shape_zyx": [edge] * 3, "spacing_zyx": [1.0] * 3}, "channels": 1}
+
+    plan = make_plan()
+    inspection = {"cases": {"a": record(40), "b": record(90), "unreadable": {"geometry": None, "channels": 0}}}
+    largest = estimate_memory_mb((90, 90, 90), (1, 1, 1), plan, 1)
+    assert estimate_batch_memory_mb(inspection, plan) == largest
+    assert estimate_batch_memory_mb(inspection, plan, workers=3) == 3 * largest
+    assert estimate_batch_memory_mb({"cases": {}}, plan) == PROGRAM_MB
