@@ -160,7 +160,7 @@ class OneConvolution(torch.nn.Module):
 
 
 @NETWORKS.register("one_convolution")
-def one_convolution(architecture, num_inputs, num_outputs):
+def one_convolution(architecture, num_inputs, num_outputs, deep_supervision):
     return OneConvolution(architecture.dimensions, num_inputs, num_outputs)
 
 

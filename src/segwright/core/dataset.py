@@ -45,16 +45,20 @@ class Labels:
         declared = dataset_json.get("labels")
         if not isinstance(declared, Mapping) or not declared:
             raise DatasetError("dataset.json: `labels` must be a mapping such as {background: 0, tumour: 1}")
-        entries = tuple((str(name), _label_key(name, value)) for name, value in declared.items())
+        names = dataset_json.get("label_order", list(declared))
+        if sorted(names) != sorted(declared):
+            raise DatasetError("`label_order` must name every entry of `labels` once")
+        entries = tuple((str(name), _label_key(name, declared[name])) for name in names)
         order = dataset_json.get("regions_class_order")
         labels = Labels(entries, None if order is None else tuple(int(value) for value in order))
         labels._check()
         return labels
 
     def to_json(self) -> dict[str, Any]:
-        """The same two keys as in dataset.json."""
+        """As in dataset.json, plus the declaration order: regions go by position, and files with sorted keys lose it."""
         record: dict[str, Any] = {
-            "labels": {name: list(key) if isinstance(key, tuple) else key for name, key in self.entries}
+            "labels": {name: list(key) if isinstance(key, tuple) else key for name, key in self.entries},
+            "label_order": [name for name, _ in self.entries],
         }
         if self.regions_class_order is not None:
             record["regions_class_order"] = list(self.regions_class_order)
@@ -203,7 +207,7 @@ class Dataset:
 def load_dataset(folder: Path | str) -> Dataset:
     """Read dataset.json and list the cases; opens no image.
 
-    A training case without label file is listed with ``label_file=None``: inspection reports it with all other problems.
+    A training case without label file is listed with ``label_file=None``; inspection reports it with all else.
 
     Raises:
         DatasetError: the folder or dataset.json is missing, or dataset.json lacks something or contradicts itself.

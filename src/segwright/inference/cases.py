@@ -108,8 +108,7 @@ def predict_batch(
         needed_bytes = sum(_score_bytes(records[case_id], plan) for case_id in missing)
         require_free_disk(folder, needed_bytes, f"the probabilities of {len(missing)} cases")
     if missing:
-        stage = Stage(plan, tuple(weights), training)
-        predictor = stage.predictor(settings, device, plugins, training.torch_threads)
+        predictor = Stage(plan, tuple(weights), training).predictor(settings, device, plugins, training.torch_threads)
 
         def prepare(case_id: str) -> PreprocessedCase:
             image = _read([dataset_folder / name for name in records[case_id].image_files], plan)

@@ -161,13 +161,14 @@ def shortened(
         PlansError: the edge cannot get shorter; the memory target is too small for any patch.
     """
     patch = list(topology.patch_size)
-    axis = max(range(len(patch)), key=lambda candidate: (patch[candidate] / median_shape[candidate], candidate))
-    trial = list(patch)
-    trial[axis] -= topology.divisors[axis]
-    if trial[axis] < 1:
+    axes = [axis for axis, edge in enumerate(patch) if edge > topology.divisors[axis]]
+    if not axes:
         raise PlansError(
             f"planning.gpu_memory_gb {limits.gpu_memory_gb}: not even a patch of {sizes(patch)} voxels fits; raise it"
         )
+    axis = max(axes, key=lambda candidate: (patch[candidate] / median_shape[candidate], candidate))
+    trial = list(patch)
+    trial[axis] -= topology.divisors[axis]
     patch[axis] -= bounded_topology(spacing_mm, trial, limits.max_patch_size, limits.max_stages).divisors[axis]
     return bounded_topology(spacing_mm, patch, limits.max_patch_size, limits.max_stages)
 

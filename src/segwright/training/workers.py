@@ -8,10 +8,10 @@ a signal to the whole job (SIGTERM before a time limit) leaves them alone while 
 exit status is the parent's to read. A worker ends when its connection to the parent does, so also when the parent is
 killed. They need no torch: starting one costs about 0.6 CPU seconds and 100 MiB, not 1.7 and 330.
 
-Against batchgenerators 0.25.5's MultiThreadedAugmenter on the same samples (two workers on two shared cores, three
-runs of 60 x 9 patches of 40x56x40 and 20 x 2 of 128^3): CPU per patch of 128^3 76-78 ms here, 83-96 ms there, which
-passes every batch through pipes; small patches alike (about 3 ms) once started, but that one forks in 0.2 s where
-these start in 1.4 s. It orders batches by worker, so their content depends on the number of workers, and reports a
+Against batchgenerators 0.25.5's MultiThreadedAugmenter on the same samples (two workers on two busy cores, two runs of
+20 x 2 patches of 128^3 and 60 x 9 of 40x56x40, start included): CPU per large patch 76-78 ms here, 83-96 ms there,
+which passes every batch through pipes; per small patch 5 ms here, 4 ms there, which starting explains (0.2 s by fork
+there, 1.4 s here). It deals samples out by worker, so their content depends on the number of workers, and it reports a
 dead worker without case or cause.
 """
 
@@ -22,7 +22,6 @@ import faulthandler
 import json
 import logging
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -237,7 +236,8 @@ class _Worker:
                 [sys.executable, "-c", _BOOT, *arguments], stdin=subprocess.DEVNULL, pass_fds=fds
             )
         self.connection = Connection(ours.detach())
-        self._send((number, memory.facts, pickle.dumps(source)))
+        self._send((number, memory.facts))
+        self._send(source)
 
     def order(self, key: Key, slot: int) -> None:
         self.tasks[key] = slot
@@ -274,11 +274,11 @@ def serve() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     connection = Connection(connection_fd)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        number, (workers, slots, slot_bytes), pickled_source = connection.recv()
+        number, (workers, slots, slot_bytes) = connection.recv()
         memory = SharedMemory(workers, slots, slot_bytes, memory_fd)
         task_key: Key | None = None
         try:
-            source: Source = pickle.loads(pickled_source)  # our parent's own bytes
+            source: Source = connection.recv()
             while (task := connection.recv()) is not None:
                 task_key, slot = task
                 case_ids = _fill(source, memory, number, task_key, slot)

@@ -94,6 +94,21 @@ def test_reduced_precision_is_close(tmp_path: Path) -> None:
     assert resolve_precision("auto", "cpu") == "fp32" == resolve_precision("fp32", "cuda")
 
 
+def test_threads_are_those_asked_for_and_only_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions on another number of threads differ in the last bit, so the workflow fixes it."""
+    plan = predict_plan()
+    seen = []
+    monkeypatch.setattr(
+        "segwright.inference.predictor.predict_scores",
+        lambda *_: seen.append(torch.get_num_threads()) or torch.zeros(3, 9, 12, 10),
+    )
+    before = torch.get_num_threads()
+    Predictor(plan, [write_weights(tmp_path / "m", plan)], SETTINGS, "cpu", threads=before + 1).logits(IMAGE)
+    Predictor(plan, [tmp_path / "m"], SETTINGS, "cpu").logits(IMAGE)
+    assert seen == [before + 1, before]
+    assert torch.get_num_threads() == before
+
+
 def test_weights_that_do_not_fit_or_diverged_are_refused(tmp_path: Path) -> None:
     plan = predict_plan()
     with pytest.raises(ModelError, match=r"regions\.safetensors: the weights do not fit"):
@@ -147,8 +162,9 @@ def test_a_plugins_network_needs_the_same_plugin(tmp_path: Path) -> None:
 
 def test_training_record_is_read(tmp_path: Path) -> None:
     path = tmp_path / "training.json"
-    write_json(path, {"mirror_axes": [0, 2], "settings": {"network": "n"}, "plugins": {"p.py": "d"}})
-    assert read_training_facts(path) == TrainingFacts((0, 2), "n", {"p.py": "d"})
+    settings = {"network": "n", "torch_threads": 3}
+    write_json(path, {"mirror_axes": [0, 2], "settings": settings, "plugins": {"p.py": "d"}})
+    assert read_training_facts(path) == TrainingFacts((0, 2), "n", {"p.py": "d"}, 3)
     write_json(path, {"epochs": 3})
     with pytest.raises(DamagedFileError, match=r"training\.json"):
         read_training_facts(path)
