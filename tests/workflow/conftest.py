@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segwright.phantom import make_phantom
 
+from segwright.phantom import make_phantom
 from tests.workflow.runner import TINY, Project
 
 

@@ -48,8 +48,9 @@ class Project:
         config_file = self.folder / "config.yaml"
         config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = [
-            sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile"),
-            "--directory", str(self.folder), "--configfile", str(config_file), "--workflow-profile", str(ROOT / "profiles" / "default"),
+            sys.executable, "-m", "snakemake", *targets,
+            "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder),
+            "--configfile", str(config_file), "--workflow-profile", str(ROOT / "profiles" / "default"),
             "--cores", str(cores), *options,
         ]  # fmt: skip
         environment = {**os.environ, **({"PYTHONPATH": str(python_path)} if python_path else {})}

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from segwright.core.dataset import batch_of
 from segwright.phantom import make_phantom
-
 from tests.workflow.runner import TINY, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("reruns"), pytest.mark.timeout(1500)]

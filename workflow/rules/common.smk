@@ -14,7 +14,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, read_json
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations

@@ -19,7 +19,6 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from segwright.core.configfile import load_settings
-
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import SegwrightError
 from segwright.core.settings import ExecutionSettings

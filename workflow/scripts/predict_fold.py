@@ -10,12 +10,11 @@ def main(snakemake):
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
+        from segwright.core.files import read_json
+        from segwright.core.settings import PredictionSettings
+        from segwright.core.slices import PredictPlan
         from segwright.inference.fold import predict_fold
         from segwright.splits import read_fold
-
-        from segwright.core.files import read_json
-        from segwright.core.plans import PredictPlan
-        from segwright.core.settings import PredictionSettings
 
         predict_fold(
             PredictPlan.from_json(read_json(snakemake.input.plan)),

@@ -10,11 +10,10 @@ def main(snakemake):
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
-        from segwright.inference.cases import predict_batch
-
         from segwright.core.files import read_json
-        from segwright.core.plans import PredictPlan
         from segwright.core.settings import PredictionSettings
+        from segwright.core.slices import PredictPlan
+        from segwright.inference.cases import predict_batch
 
         predict_batch(
             PredictPlan.from_json(read_json(snakemake.input.plan)),

@@ -6,9 +6,8 @@ from _job import Job, run
 
 
 def main(snakemake):
+    from segwright.core.slices import PreprocessPlan
     from segwright.preprocessing.batch import preprocess_batch
-
-    from segwright.core.plans import PreprocessPlan
 
     preprocess_batch(
         Job(snakemake).dataset,

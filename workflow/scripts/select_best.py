@@ -1,4 +1,4 @@
-"""Select the configuration or ensemble with the best mean foreground Dice; without validation, say which one predicts."""
+"""Select the candidate with the best mean foreground Dice; without validation, say which one predicts."""
 
 from pathlib import Path
 

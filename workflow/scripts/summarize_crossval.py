@@ -9,7 +9,9 @@ def main(snakemake):
     from segwright.evaluation.summary import summarize_crossval
 
     validations = [Path(path) for path in snakemake.input.validations]
-    summarize_crossval(validations, Job(snakemake).dataset, snakemake.params.reader, Path(snakemake.output.summary), snakemake.threads)
+    summarize_crossval(
+        validations, Job(snakemake).dataset, snakemake.params.reader, Path(snakemake.output.summary), snakemake.threads
+    )
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ def main(snakemake):
     job = Job(snakemake)
     deadline_s = seconds_left(job.execution, snakemake.resources.get("runtime"))
     with leased_device(job.execution) as device:  # chooses the GPU before torch is imported
+        from segwright.core.files import read_json
+        from segwright.core.slices import TrainPlan
+        from segwright.experiment import loader_workers, training_settings
         from segwright.splits import read_fold
         from segwright.training.fold import train_fold
-
-        from segwright.core.files import read_json
-        from segwright.core.plans import TrainPlan
-        from segwright.experiment import loader_workers, training_settings
         from segwright.training.request import TrainingRequest
 
         train_fold(

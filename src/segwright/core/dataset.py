@@ -55,7 +55,7 @@ class Labels:
         return labels
 
     def to_json(self) -> dict[str, Any]:
-        """As in dataset.json, plus the declaration order: regions go by position, and files with sorted keys lose it."""
+        """As in dataset.json, plus the declaration order: regions go by position, and sorted keys would lose it."""
         record: dict[str, Any] = {
             "labels": {name: list(key) if isinstance(key, tuple) else key for name, key in self.entries},
             "label_order": [name for name, _ in self.entries],

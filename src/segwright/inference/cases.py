@@ -17,8 +17,8 @@ import numpy as np
 from segwright.core.dataset import Case
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, json_digest, read_json
-from segwright.core.plans import PredictPlan
 from segwright.core.settings import PredictionSettings
+from segwright.core.slices import PredictPlan
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, write_label
 from segwright.inference.export import ScoreKind, labels_from_logits

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from segwright.core.dataset import Labels
-from segwright.core.plans import PredictPlan
+from segwright.core.slices import PredictPlan
 from segwright.inference.interpolation import (
     Axis,
     interpolate_slabs,

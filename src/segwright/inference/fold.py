@@ -15,8 +15,8 @@ import numpy as np
 
 from segwright.core.errors import DatasetError
 from segwright.core.files import json_digest
-from segwright.core.plans import PredictPlan
 from segwright.core.settings import PredictionSettings
+from segwright.core.slices import PredictPlan
 from segwright.images.readers import write_label
 from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
 from segwright.inference.finished import (

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from segwright.core.errors import DamagedFileError, ModelError
 from segwright.core.files import file_digest, json_digest, read_json
-from segwright.core.plans import PredictPlan
 from segwright.core.registry import load_plugins
 from segwright.core.settings import PredictionSettings
+from segwright.core.slices import PredictPlan
 from segwright.core.versions import STAGE_VERSION
 from segwright.inference.export import ScoreKind
 from segwright.inference.sliding_window import Input, Window, predict_scores

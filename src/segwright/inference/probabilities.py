@@ -18,7 +18,7 @@ import numpy as np
 
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import atomic_path
-from segwright.core.plans import PredictPlan
+from segwright.core.slices import PredictPlan
 from segwright.inference.export import ScoreKind, crop_axes, labels_from_probability_slabs, to_probabilities
 from segwright.inference.interpolation import interpolate_slabs, slabs_of
 from segwright.inference.score_file import ScoreFile, write_scores

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from segwright.core.architecture import Architecture
 from segwright.core.errors import PlansError
-from segwright.core.plans import Architecture
 from segwright.core.registry import Registry
 from segwright.networks.plain_unet import plain_unet
 from segwright.networks.residual_unet import residual_unet

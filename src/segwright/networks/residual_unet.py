@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from segwright.core.plans import Architecture
+from segwright.core.architecture import Architecture
 from segwright.networks.blocks import BlockStyle, ConvStack, ResidualStack
 from segwright.networks.plain_unet import UNet, decoder_of, style_of
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from segwright.core.architecture import Architecture
 from segwright.core.errors import PlansError
-from segwright.core.plans import Architecture
 from segwright.core.settings import PlanningSettings
 from segwright.planning.memory import feature_map_entries
 from segwright.planning.text import sizes

@@ -9,8 +9,9 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from segwright.core.architecture import Architecture
 from segwright.core.errors import SettingsError
-from segwright.core.plans import Architecture, Configuration, Plans
+from segwright.core.plans import Configuration, Plans
 from segwright.core.settings import ConfigurationOverride
 from segwright.planning import reasons as explain
 from segwright.planning.experiment import PlanningInputs

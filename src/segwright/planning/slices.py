@@ -9,8 +9,9 @@ from typing import Any
 
 from segwright.core.dataset import Labels
 from segwright.core.files import write_json, write_text
-from segwright.core.plans import Plans, PredictPlan, PreprocessPlan, predict_slice, preprocess_slice, train_slice
+from segwright.core.plans import Plans
 from segwright.core.settings import PreprocessingSettings
+from segwright.core.slices import PredictPlan, PreprocessPlan, predict_slice, preprocess_slice, train_slice
 from segwright.planning.experiment import channel_names_of
 from segwright.planning.reasons import Reasons
 

@@ -11,9 +11,6 @@ a machine has.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -50,17 +47,17 @@ class AxisMatrix:
         shape = (*array.shape[:axis], self.n_out, *array.shape[axis + 1 :])
         result = np.empty(shape, array.dtype) if out is None else out
         after = int(np.prod(array.shape[axis + 1 :]))
-        with single_blas_thread():
-            if after == 1:
-                rows, out_rows = array.reshape(-1, self.n_in), result.reshape(-1, self.n_out)
-                for block in self.blocks:
-                    columns = rows[:, block.col_lo : block.col_hi]
-                    np.matmul(columns, block.weights.T, out=out_rows[:, block.row_lo : block.row_hi])
-            else:
-                planes, out_planes = array.reshape(-1, self.n_in, after), result.reshape(-1, self.n_out, after)
-                for block in self.blocks:
-                    part = planes[:, block.col_lo : block.col_hi]
-                    np.matmul(block.weights, part, out=out_planes[:, block.row_lo : block.row_hi])
+        use_one_blas_thread()
+        if after == 1:
+            rows, out_rows = array.reshape(-1, self.n_in), result.reshape(-1, self.n_out)
+            for block in self.blocks:
+                columns = rows[:, block.col_lo : block.col_hi]
+                np.matmul(columns, block.weights.T, out=out_rows[:, block.row_lo : block.row_hi])
+        else:
+            planes, out_planes = array.reshape(-1, self.n_in, after), result.reshape(-1, self.n_out, after)
+            for block in self.blocks:
+                part = planes[:, block.col_lo : block.col_hi]
+                np.matmul(block.weights, part, out=out_planes[:, block.row_lo : block.row_hi])
         return result
 
     def dense(self) -> NDArray[Any]:
@@ -152,38 +149,11 @@ def _impulse_responses(n_in: int, n_out: int, order: int) -> NDArray[np.float64]
     return result
 
 
-class _ThreadLimit:
-    """Sets BLAS to one thread while anybody is inside, and back when the last one has left."""
+@lru_cache(maxsize=1)
+def use_one_blas_thread() -> None:
+    """From now on numpy's matrix products run on one thread in this process.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._controller: ThreadpoolController | None = None
-        self._limit: Any = None
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                if self._controller is None:
-                    self._controller = ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
-
-
-_THREAD_LIMIT = _ThreadLimit()  # the number of BLAS threads is a property of the process, so its keeper is too
-
-
-@contextmanager
-def single_blas_thread() -> Iterator[None]:
-    """Inside, numpy's matrix products run on one thread in the whole process. May be nested and entered by threads."""
-    _THREAD_LIMIT.enter()
-    try:
-        yield
-    finally:
-        _THREAD_LIMIT.leave()
+    Sums would otherwise fall differently with the number of cores, and so would the last bits of the result. The limit
+    stays: it cannot be lifted by another thread than the one that set it, and only numpy's products are concerned.
+    """
+    ThreadpoolController().limit(limits=1, user_api="blas")

@@ -22,11 +22,11 @@ from typing import Any
 from segwright.core.dataset import Case, Dataset
 from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, json_digest, read_json, write_json
-from segwright.core.plans import PreprocessPlan
 from segwright.core.progress import progress
+from segwright.core.slices import PreprocessPlan
 from segwright.core.versions import STAGE_VERSION
 from segwright.images.readers import read_image, read_label
-from segwright.preprocessing.axes import single_blas_thread
+from segwright.preprocessing.axes import use_one_blas_thread
 from segwright.preprocessing.case import preprocess_case
 from segwright.preprocessing.store import ENDING, FORMAT_VERSION, write_stored_case
 
@@ -266,13 +266,13 @@ def _make(task: _Task) -> _Outcome:
     try:
         if task.case.label_file is None:
             raise DatasetError("its label map is missing; add it to labelsTr")
-        with single_blas_thread():
-            case = preprocess_case(
-                read_image(task.case.image_files, task.plan.reader),
-                read_label(task.case.label_file, task.plan.reader),
-                task.plan,
-            )
-            return _Outcome(content=write_stored_case(task.path, case))
+        use_one_blas_thread()
+        case = preprocess_case(
+            read_image(task.case.image_files, task.plan.reader),
+            read_label(task.case.label_file, task.plan.reader),
+            task.plan,
+        )
+        return _Outcome(content=write_stored_case(task.path, case))
     except SegwrightError as error:
         return _Outcome(problem=str(error))
     except MemoryError as error:

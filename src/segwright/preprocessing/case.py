@@ -13,7 +13,7 @@ from segwright.core.cropping import Box, box_slices, crop_to_nonzero
 from segwright.core.dataset import LabelKey
 from segwright.core.errors import DatasetError, PlansError
 from segwright.core.geometry import Geometry
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.locations import sample_locations
 from segwright.preprocessing.normalization import normalize_channel

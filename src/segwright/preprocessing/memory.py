@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil, prod
 from typing import Any
 
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.preprocessing.resampling import new_shape_after
 
 PROGRAM_MB = 200

@@ -19,8 +19,8 @@ from typing import Any
 from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, ModelError, SegwrightError
 from segwright.core.files import file_digest, json_digest, read_json
-from segwright.core.plans import PredictPlan
 from segwright.core.settings import PredictionSettings
+from segwright.core.slices import PredictPlan
 from segwright.images.readers import choose_reader
 from segwright.selection.components import Rule
 from segwright.selection.postprocessing import read_rules

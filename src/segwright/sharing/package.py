@@ -12,8 +12,9 @@ from segwright import __version__
 from segwright.core.dataset import key_text
 from segwright.core.errors import ModelError
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, read_json, write_json, write_text
-from segwright.core.plans import Plans, PredictPlan
+from segwright.core.plans import Plans
 from segwright.core.settings import PredictionSettings, to_plain
+from segwright.core.slices import PredictPlan
 from segwright.evaluation.summary import Summary, read_summary
 from segwright.selection.best import Selection, read_selection
 from segwright.selection.postprocessing import read_rules

@@ -16,9 +16,9 @@ import numpy as np
 
 from segwright.core.errors import DamagedFileError, TrainingError
 from segwright.core.files import read_json
-from segwright.core.plans import TrainPlan
 from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
+from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.pipeline import SamplePipeline, build_pipeline, mirror_axes
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
 
@@ -184,6 +184,7 @@ class BatchSource:
             plan.labels.annotated_key,
             plan.labels.ignore_label is not None,
         )
+        assert case.label_zyx is not None  # checked when the case was opened
         label_maps = (case.label_zyx,) if previous_zyx is None else (case.label_zyx, previous_zyx)
         return CaseWindow(case.image_czyx, label_maps, start, loader_patch, plan.is_2d)
 

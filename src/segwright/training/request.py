@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segwright.core.plans import TrainPlan
 from segwright.core.settings import TrainingSettings
+from segwright.core.slices import TrainPlan
 
 if TYPE_CHECKING:
     from segwright.splits import Fold

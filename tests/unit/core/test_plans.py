@@ -11,20 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segwright.core.architecture import Architecture
 from segwright.core.dataset import Labels
 from segwright.core.errors import PlansError
-from segwright.core.plans import (
-    Architecture,
-    Configuration,
-    IntensityStatistics,
-    Plans,
-    PredictPlan,
-    PreprocessPlan,
-    TrainPlan,
-    predict_slice,
-    preprocess_slice,
-    train_slice,
-)
+from segwright.core.plans import Configuration, IntensityStatistics, Plans
+from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, predict_slice, preprocess_slice, train_slice
 
 PLANS_FILE = Path(__file__).parents[1] / "planning" / "hippocampus_plans.json"
 LABELS = Labels.from_json({"labels": {"background": 0, "anterior": 1, "posterior": 2}})

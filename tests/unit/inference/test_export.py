@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segwright.core.plans import PredictPlan
+from segwright.core.slices import PredictPlan
 from segwright.inference.export import (
     decide,
     labels_from_logits,

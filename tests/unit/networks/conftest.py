@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from segwright.core.plans import Architecture
+from segwright.core.architecture import Architecture
 
 
 @pytest.fixture

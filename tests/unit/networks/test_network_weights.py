@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from segwright.core.architecture import Architecture
 from segwright.core.errors import DamagedFileError, ModelError
-from segwright.core.plans import Architecture
 from segwright.networks.build import build_network
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import canonical_name, load_into, load_weights, save_weights, with_aliases

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from segwright.core.architecture import Architecture
 from segwright.core.errors import PlansError, SettingsError
-from segwright.core.plans import Architecture
 from segwright.networks.build import NETWORKS, build_network
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import with_aliases

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from segwright.core.plans import Architecture
+from segwright.core.architecture import Architecture
 from segwright.planning.memory import feature_map_entries, stage_sizes
 
 

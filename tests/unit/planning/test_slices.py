@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.files import read_json
-from segwright.core.plans import Plans, PredictPlan, PreprocessPlan, TrainPlan
+from segwright.core.plans import Plans
 from segwright.core.settings import ConfigurationOverride, PlanningSettings, PreprocessingSettings
+from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan
 from segwright.planning import make_plans, write_plan_folder
 
 MakeInputs = Callable[..., tuple[dict[str, Any], dict[str, Any]]]

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from segwright.core.dataset import Dataset, Labels, load_dataset
 from segwright.core.files import write_json
-from segwright.core.plans import IntensityStatistics, PreprocessPlan
+from segwright.core.plans import IntensityStatistics
+from segwright.core.slices import PreprocessPlan
 
 Z_SCORE = "ZScoreNormalization"
 

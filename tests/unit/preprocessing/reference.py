@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.transform import resize
 
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 
 
 def resize_image(volume: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:

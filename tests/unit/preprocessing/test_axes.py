@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from threadpoolctl import threadpool_info
 
-from segwright.preprocessing.axes import axis_matrix, linear_taps, nearest_index, single_blas_thread
+from segwright.preprocessing.axes import axis_matrix, linear_taps, nearest_index
 
 
 def zoom(array: np.ndarray, n_out: int, order: int) -> np.ndarray:
@@ -72,21 +70,6 @@ def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_blas_runs_on_one_thread_inside_and_is_restored_by_the_last_to_leave() -> None:
-    before = blas_threads()
-    entered, leave = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with single_blas_thread():
-            entered.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=other)
-    with single_blas_thread():
-        thread.start()
-        assert entered.wait(10)
-        assert blas_threads() == {1}
-    assert blas_threads() == {1}, "another thread is still inside"
-    leave.set()
-    thread.join()
-    assert blas_threads() == before
+def test_blas_runs_on_one_thread_once_a_matrix_was_applied() -> None:
+    axis_matrix(8, 5, 1).apply(np.zeros((2, 8), np.float32), 1)
+    assert blas_threads() == {1}

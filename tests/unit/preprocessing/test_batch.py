@@ -17,7 +17,7 @@ import pytest
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, read_json, write_json
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.images.readers import read_image, read_label
 from segwright.preprocessing import batch as batch_module
 from segwright.preprocessing.batch import preprocess_batch, write_index
@@ -201,7 +201,7 @@ import json, os, signal, sys
 from pathlib import Path
 import segwright.preprocessing.batch as batch
 from segwright.core.dataset import load_dataset
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 
 arguments = json.loads(Path(sys.argv[1]).read_text())
 if arguments["sabotage"]:

@@ -10,7 +10,7 @@ import pytest
 from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
 from segwright.core.geometry import Geometry
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.case import CaseProperties, preprocess_case, undo_crop_and_transpose
 from segwright.preprocessing.locations import sample_locations

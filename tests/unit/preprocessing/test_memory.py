@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.preprocessing.memory import PROGRAM_MB, estimate_batch_memory_mb, estimate_memory_mb
 
 MakePlan = Callable[..., PreprocessPlan]
@@ -18,7 +18,7 @@ MEASURE = """
 import json, resource, sys
 import numpy as np
 from segwright.core.geometry import Geometry
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.case import preprocess_case
 plan = PreprocessPlan.from_json(json.loads(sys.argv[1]))

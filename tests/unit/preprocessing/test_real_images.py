@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segwright.core.dataset import load_dataset
-from segwright.core.plans import PreprocessPlan
+from segwright.core.slices import PreprocessPlan
 from segwright.images.readers import read_image, read_label
 from segwright.preprocessing.case import preprocess_case
 from segwright.preprocessing.locations import location_keys

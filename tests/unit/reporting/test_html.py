@@ -6,6 +6,7 @@ import base64
 import math
 
 import pytest
+
 from segwright.reporting.html import Section, figure, number, page, table
 from segwright.reporting.markdown import markdown_to_html
 
@@ -30,11 +31,13 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 
 def test_the_best_row_is_marked() -> None:
-    assert '<tr class=best><td>b</td><td class=number>2</td></tr>' in table(["x", "y"], [["a", 1], ["b", 2]], best=1)
+    assert "<tr class=best><td>b</td><td class=number>2</td></tr>" in table(["x", "y"], [["a", 1], ["b", 2]], best=1)
 
 
 def test_markdown_of_the_reasons() -> None:
-    made = markdown_to_html("# Title\n\n## 3d\n- **patch** `40x56`: because\n  a < b\n- batch\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
+    made = markdown_to_html(
+        "# Title\n\n## 3d\n- **patch** `40x56`: because\n  a < b\n- batch\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    )
     assert "<h3>Title</h3><h3>3d</h3>" in made
     assert "<li><strong>patch</strong> <code>40x56</code>: because a &lt; b</li><li>batch</li>" in made
     assert "<th>a</th><th>b</th>" in made and "<td>1</td><td>2</td>" in made

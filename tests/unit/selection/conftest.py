@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segwright.core.architecture import Architecture
 from segwright.core.dataset import Dataset, Labels, load_dataset
 from segwright.core.files import file_digest, write_json
 from segwright.core.geometry import Geometry
-from segwright.core.plans import Architecture, PredictPlan, PreprocessPlan
+from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.images.readers import write_label
 from segwright.inference.finished import write_manifest
 from segwright.inference.probabilities import SUFFIX, write_probabilities

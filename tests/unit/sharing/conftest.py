@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from segwright.core.architecture import Architecture
 from segwright.core.dataset import Labels
 from segwright.core.files import bytes_digest, write_bytes, write_json
-from segwright.core.plans import Architecture, PredictPlan, PreprocessPlan
 from segwright.core.settings import PredictionSettings
+from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.evaluation.metrics import Counts
 from segwright.evaluation.summary import CaseResult, make_summary
 from segwright.selection.best import Selection

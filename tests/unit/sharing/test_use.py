@@ -10,7 +10,7 @@ from scipy import ndimage
 from segwright.core.errors import DatasetError, ModelError
 from segwright.core.files import file_digest, read_json
 from segwright.core.geometry import Geometry
-from segwright.core.plans import PredictPlan
+from segwright.core.slices import PredictPlan
 from segwright.images.readers import read_label, write_image
 from segwright.sharing.model import PackagedModel, open_model
 from segwright.sharing.package import package_model

@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from segwright.core.dataset import LabelKey
-from segwright.core.plans import TrainPlan
 from segwright.core.registry import Registry
 from segwright.core.settings import TrainingSettings
+from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.binary_operator import RandomBinaryOperator
 from segwright.training.augmentation.brightness import RandomBrightness
 from segwright.training.augmentation.component_removal import RandomComponentRemoval
