@@ -22,9 +22,9 @@ STAGE_VERSION: dict[str, int] = {
 
 STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "inspection": ("core/dataset.py", "core/geometry.py", "core/cropping.py", "images", "inspection"),
-    "splits": ("splits.py",),
-    "planning": ("core/plans.py", "planning"),
-    "preprocessing": ("core/cropping.py", "images", "preprocessing"),
+    "splits": ("case_table.py", "splits.py"),
+    "planning": ("core/architecture.py", "core/plans.py", "core/slices.py", "planning"),
+    "preprocessing": ("core/cropping.py", "core/slices.py", "images", "preprocessing"),
     "training": ("networks", "training"),
     "inference": ("images", "networks", "preprocessing", "inference"),
     "evaluation": ("evaluation",),

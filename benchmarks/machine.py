@@ -1,0 +1,41 @@
+"""What a measurement ran on, in words."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = ("numpy", "torch", "snakemake")
+
+
+def machine_text() -> str:
+    """Such as ``2 x AMD EPYC, 24 GiB, Linux``."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} x {_cpu_model()}, {memory_gib:.0f} GiB, {platform.system()}"
+
+
+def versions_text(packages: tuple[str, ...] = PACKAGES) -> str:
+    """Such as ``segwright 0.1.0 (a1b2c3d+), Python 3.11.2, numpy 2.4.6``; a plus means uncommitted changes."""
+    own = f"segwright {importlib.metadata.version('segwright')}{_commit()}"
+    others = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    return ", ".join([own, f"Python {platform.python_version()}", *others])
+
+
+def _cpu_model() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """`` (commit)`` of the checkout this file lies in; empty without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return f" ({done.stdout.strip()})" if done.returncode == 0 else ""
