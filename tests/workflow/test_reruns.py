@@ -10,7 +10,6 @@ import gzip
 import json
 import os
 import shutil
-import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -37,20 +36,17 @@ def training_of(configurations: int, folds: int = 2) -> Counter[str]:
     return Counter(train_fold=jobs, predict_fold=jobs, summarize_crossval=configurations)
 
 
-def tests_of_members(project: Project, pipeline: str = "default") -> Counter[str]:
+def further_members(project: Project, pipeline: str = "default") -> Counter[str]:
     """An ensemble predicts the test images once more than a single configuration."""
     members = project.json(f"results/{NAME}/{pipeline}/selection/selection.json")["members"]
     return Counter(predict_test=len(members) - 1)
 
 
 def make_larger_than_a_megabyte(path: Path) -> None:
-    """Put a long comment into the gzip header: the image stays small, the file does not."""
-    content = gzip.decompress(path.read_bytes())
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = deflate.compress(content) + deflate.flush()
-    header = b"\x1f\x8b\x08\x10" + bytes(4) + b"\x00\xff" + b"x" * 1_200_000 + b"\x00"
-    trailer = zlib.crc32(content).to_bytes(4, "little") + (len(content) & 0xFFFFFFFF).to_bytes(4, "little")
-    path.write_bytes(header + body + trailer)
+    """Append an empty gzip member with a long comment: the image stays small, the file does not."""
+    member = gzip.compress(b"")
+    header, rest = member[:10], member[10:]
+    path.write_bytes(path.read_bytes() + header[:3] + b"\x10" + header[4:] + b"x" * 1_200_000 + b"\x00" + rest)
 
 
 def images(data: Path, folder: str = "imagesTr") -> list[Path]:
@@ -106,7 +102,7 @@ def test_image_content_changed(project: Project, data: Path) -> None:
     rewrite(images(data)[0], 1.0)
     jobs = project.must_run(cores=2).jobs
     expected = REPLAN + Counter(preprocess_batch=2, index_preprocessed=2) + training_of(2) + ENSEMBLE + SELECT_AND_BELOW
-    assert jobs == expected + tests_of_members(project)
+    assert jobs == expected + further_members(project)
 
 
 def test_case_added_then_removed(project: Project, data: Path) -> None:
@@ -118,9 +114,9 @@ def test_case_added_then_removed(project: Project, data: Path) -> None:
     set_num_training(data, 6)
     below = Counter(preprocess_batch=2, index_preprocessed=2) + training_of(2) + ENSEMBLE + SELECT_AND_BELOW
     store = project.folder / f"results/{NAME}/data/preprocessed"
-    before = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
-    assert project.must_run(cores=2).jobs == REPLAN + below + tests_of_members(project)
-    after = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
+    before = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*.safetensors")}
+    assert project.must_run(cores=2).jobs == REPLAN + below + further_members(project)
+    after = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*.safetensors")}
     assert {path.name.split(".")[0] for path in after.keys() - before.keys()} == {added}
     assert all(after[path] == before[path] for path in before), "cases that did not change were written again"
 
@@ -128,15 +124,15 @@ def test_case_added_then_removed(project: Project, data: Path) -> None:
     (data / "labelsTr" / f"{added}.nii.gz").unlink()
     set_num_training(data, 5)
     assert batch_of(added, BATCHES) in {batch_of(path.name[:-12], BATCHES) for path in images(data)}
-    assert project.must_run(cores=2).jobs == REPLAN + below + tests_of_members(project)
-    kept = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*")}
+    assert project.must_run(cores=2).jobs == REPLAN + below + further_members(project)
+    kept = {path: path.stat().st_mtime_ns for path in store.glob("*/cases/*.safetensors")}
     assert kept == before, "a case was preprocessed again"
 
 
 def test_epochs_changed(project: Project) -> None:
     project.config["defaults"]["training"]["epochs"] = 2
     jobs = project.must_run(cores=2).jobs
-    assert jobs == training_of(2) + ENSEMBLE + SELECT_AND_BELOW + tests_of_members(project)
+    assert jobs == training_of(2) + ENSEMBLE + SELECT_AND_BELOW + further_members(project)
 
 
 def test_batch_size_of_one_configuration_changed(project: Project) -> None:
@@ -179,7 +175,7 @@ def test_test_image_added(project: Project, data: Path) -> None:
     name = next(f"extra_{i}" for i in range(100) if batch_of(f"extra_{i}", BATCHES) != existing_batch)
     shutil.copy(existing, data / "imagesTs" / f"{name}_0000.nii.gz")
     jobs = project.must_run().jobs
-    assert jobs == Counter(inspect_test_batch=1, predict_test=1) + tests_of_members(project) + FINISH
+    assert jobs == Counter(inspect_test_batch=1, predict_test=1) + further_members(project) + FINISH
 
 
 def test_report_title_changed(project: Project) -> None:
