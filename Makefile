@@ -49,12 +49,12 @@ format: setup .venv-snakefmt/ready
 types: setup
 	$(BIN)/mypy
 
-# Long runs on real images; DATA= names their folder. Results are written to benchmarks/results/.
+# Long runs on real images; DATA= names their folder. Results are written to benchmarks/results/acceptance.md.
 acceptance: setup
-	SEGWRIGHT_DATA=$(DATA) $(BIN)/python -m pytest -m acceptance tests -v
+	$(BIN)/python -m pytest -m acceptance tests -v --data $(DATA)
 
 bench: setup
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 # The configuration file and its schema are generated from the typed settings.
 schema: setup

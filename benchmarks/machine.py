@@ -32,10 +32,16 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
-    """`` (commit)`` of the checkout this file lies in; empty without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """`` (commit)`` of the checkout this file lies in, with a plus if it was edited; empty without git."""
+    root = Path(__file__).resolve().parents[1]
+    commit = _git(root, "rev-parse", "--short", "HEAD")
+    edited = _git(root, "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    return f" ({commit}{'+' if edited else ''})" if commit else ""
+
+
+def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
-    return f" ({done.stdout.strip()})" if done.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""

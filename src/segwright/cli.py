@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from segwright.cli_arguments import make_parser
 from segwright.cli_inputs import (
+    dataset_facts,
     image_files,
     json_object,
     planned_text,
@@ -85,7 +86,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     load_plugins(options.plugin)
     settings = pipeline_settings_from_file(options.settings)
-    facts = json_object(options.dataset_json)
+    facts = dataset_facts(options.dataset_json)
     fingerprint = json_object(options.fingerprint)
     name = options.name or options.dataset_json.resolve().parent.name
     reader = reader_of(fingerprint, facts, options.dataset_json)

@@ -17,6 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Self-configuring biomedical image segmentation. The whole line runs with Snakemake; "
         "these commands run its stages one by one.",
         epilog="Each command has --help with an example.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),  # names and help in one line
     )
     parser.add_argument("--version", action="version", version=f"segwright {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

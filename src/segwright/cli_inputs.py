@@ -29,8 +29,28 @@ def json_object(path: Path) -> dict[str, Any]:
 
     content = read_json(path)
     if not isinstance(content, dict):
-        raise DamagedFileError(path, f"holds a {type(content).__name__}, not an object", "correct the path")
+        raise DamagedFileError(path, "must hold a JSON object, {...}", "correct the file or the path")
     return content
+
+
+def dataset_facts(path: Path) -> dict[str, Any]:
+    """The content of a dataset.json, with what planning needs of it.
+
+    Raises:
+        DatasetError: something is missing or contradicts itself; the message names the file.
+    """
+    from segwright.core.dataset import Labels
+
+    facts = json_object(path)
+    try:
+        Labels.from_json(facts)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if not isinstance(facts.get("channel_names", facts.get("modality")), dict):
+        raise DatasetError(f'{path}: `channel_names` is missing; for example {{"0": "CT"}}')
+    if not isinstance(facts.get("numTraining"), int):
+        raise DatasetError(f"{path}: `numTraining` is missing; it is the number of training cases")
+    return facts
 
 
 def read_plans(path: Path) -> Plans:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,20 @@ from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
 from segwright.core.errors import SettingsError
 from segwright.core.files import read_json
-from segwright.core.settings import ExecutionSettings, PipelineSettings, Settings, TrainingSettings, to_plain
+from segwright.core.settings import (
+    ExecutionSettings,
+    PipelineSettings,
+    Settings,
+    SplitSettings,
+    TrainingSettings,
+    to_plain,
+)
 
 ALL = "all"
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model")
 _NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
+_SOMETIMES_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+"""Configurations it is no mistake to ask for although the plans of a dataset lack them."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,15 @@ class PlannedConfiguration:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration file with the listing of its datasets."""
+    """A configuration file with the listing of its datasets.
+
+    Attributes:
+        fold_counts: number of folds of the datasets whose folds come from a ready-made file.
+    """
 
     settings: Settings
     datasets: Mapping[str, Dataset]
+    fold_counts: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def load(config: Mapping[str, Any]) -> Experiment:
@@ -51,7 +65,10 @@ class Experiment:
         """
         settings = load_settings(config)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
-        experiment = Experiment(settings, datasets)
+        counts = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
+        experiment = Experiment(
+            settings, datasets, {name: count for name, count in counts.items() if count is not None}
+        )
         for dataset in datasets:
             for pipeline in experiment.pipelines:
                 experiment.requested_folds(dataset, pipeline)
@@ -97,7 +114,8 @@ class Experiment:
 
     def planned_folds(self, dataset: str) -> list[str]:
         """Every fold of the split, whichever are trained."""
-        return [str(fold) for fold in range(self.settings.datasets[dataset].splits.folds)]
+        count = self.fold_counts.get(dataset, self.settings.datasets[dataset].splits.folds)
+        return [str(fold) for fold in range(count)]
 
     def requested_folds(self, dataset: str, pipeline: str) -> list[str]:
         """The folds a pipeline trains: ``["all"]``, or some or all of the planned ones.
@@ -109,7 +127,7 @@ class Experiment:
         planned = self.planned_folds(dataset)
         if wanted is None:
             return planned
-        if wanted == ALL:
+        if isinstance(wanted, str):  # "all"
             return [ALL]
         unknown = [fold for fold in wanted if str(fold) not in planned]
         if unknown or not wanted:
@@ -128,9 +146,15 @@ class Experiment:
         """The candidates of a pipeline, in plans order.
 
         Raises:
-            SettingsError: none of the wanted configurations was planned.
+            SettingsError: none of the wanted configurations was planned, or one that nnU-Net's planners never make.
         """
         wanted = self.pipeline(pipeline).training.configurations
+        unknown = [name for name in wanted or () if name not in plan and name not in _SOMETIMES_PLANNED]
+        if unknown:
+            raise SettingsError(
+                f"pipeline {pipeline}: training.configurations names {', '.join(unknown)}, which the plans do not have"
+                f" (planned: {', '.join(plan)})"
+            )
         candidates = [name for name in plan if wanted is None or name in wanted]
         if not candidates:
             raise SettingsError(
@@ -158,7 +182,7 @@ class Experiment:
     # params of the rules: only what changes results
 
     def inspection_params(self, dataset: str) -> dict[str, Any]:
-        """What checks rest on besides the files; numTraining is not among it, so a new case re-inspects its batch only."""
+        """What checks rest on besides the files; without numTraining, so a new case re-inspects its batch only."""
         facts = self.datasets[dataset]
         return {
             **facts.labels.to_json(),
@@ -174,6 +198,22 @@ class Experiment:
     def prediction_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).prediction)
         return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
+
+
+def folds_in_file(splits: SplitSettings, dataset: Dataset) -> int | None:
+    """How many folds a ready-made file has: the configured one, or v2's splits_final.json in the dataset's folder.
+
+    None where the folds are made here, or where the file is of no use (making the split then says what is wrong).
+    Folds must be known before the graph is built; a small file is read for it.
+
+    Raises:
+        DamagedFileError: the configured file is missing or no JSON.
+    """
+    path = Path(splits.file) if splits.file is not None else dataset.folder / "splits_final.json"
+    if splits.file is None and (splits.group or splits.group_pattern or splits.stratify or not path.is_file()):
+        return None
+    content = read_json(path)
+    return len(content) if isinstance(content, list) and content else None
 
 
 def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,19 @@ _REPORT = pytest.StashKey[pytest.TestReport]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember how the test body went, for the recorder."""
     report = yield
     if call.when == "call":
-        item.stash[_REPORT] = report  # type: ignore[assignment]
+        item.stash[_REPORT] = report
     return report
 
 
 @pytest.fixture
 def check(request: pytest.FixtureRequest, tmp_path: Path, shared_data: Path) -> Iterator[Callable[[str, str], Check]]:
-    """Open a row of the table: ``check("6a plan", "what is run")``. It is written when the test ends, passed or failed."""
+    """Open a row of the table: ``check("6 plan", "what is run")``; written when the test ends, passed or failed."""
     opened: list[Check] = []
 
     def open_check(name: str, what: str) -> Check:

@@ -87,6 +87,8 @@ def assert_on_grids_of_images(folder: Path, final: Path, cases: tuple[str, ...])
         assert found.keys() == expected.keys() and found["shape"] == expected["shape"], (case, found, expected)
         for quantity in found.keys() - {"shape"}:
             np.testing.assert_allclose(found[quantity], expected[quantity], rtol=0, atol=1e-6, err_msg=case)
-        array = tifffile.imread(segmentation) if ending == ".tif" else sitk.GetArrayFromImage(sitk.ReadImage(segmentation))
+        array = (
+            tifffile.imread(segmentation) if ending == ".tif" else sitk.GetArrayFromImage(sitk.ReadImage(segmentation))
+        )
         values |= {int(value) for value in np.unique(array)}
     return values

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-
 from benchmarks.machine import machine_text, versions_text
 from benchmarks.table import MarkdownTable
 
@@ -69,6 +68,11 @@ class Check:
                 "versions": versions_text(),
             }
         )
+
+
+def quoted(lines: list[str]) -> str:
+    """Lines of a message as one quotation; they may hold backticks themselves."""
+    return f"“{' / '.join(lines)}”"
 
 
 def duration(seconds: float) -> str:

@@ -18,9 +18,7 @@ TIME_LIMIT_S = 40 * 60
 LEAST_DICE = 0.80
 
 
-def test_hippocampus_on_two_cores(
-    check: Callable[[str, str], Check], shared_data: Path, tmp_path: Path
-) -> None:
+def test_hippocampus_on_two_cores(check: Callable[[str, str], Check], shared_data: Path, tmp_path: Path) -> None:
     raw = raw_dataset(shared_data, "hippocampus_small")
     row = check(
         "1 hippocampus_cpu", "`config/examples/hippocampus_cpu.yaml` on hippocampus_small, `--cores 2`; then `evaluate`"

@@ -42,7 +42,9 @@ def test_smoke(name: str, check: Callable[[str, str], Check], shared_data: Path,
     configurations = set(json.loads((root / "plan" / "plans.json").read_text())["configurations"])
     facts = json.loads((raw / "dataset.json").read_text())
     values = assert_on_grids_of_images(raw, root / "final", aside)
-    declared = {value for label in facts["labels"].values() for value in (label if isinstance(label, list) else [label])}
+    declared = {
+        value for label in facts["labels"].values() for value in (label if isinstance(label, list) else [label])
+    }
     row.say(
         f"{facts['numTraining']} training cases, {len(aside)} set aside as test images "
         f"{'(two would leave too few) ' if len(aside) < 2 else ''}and segmented on their grids; "

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.commands import example_project, segwright
-from tests.acceptance.recorder import Check
+from tests.acceptance.recorder import Check, quoted
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -41,7 +41,7 @@ def test_broken_dataset(name: str, check: Callable[[str, str], Check], shared_da
         run = project.run("inspect_all", cores=2)
 
     message = _message(command.stderr)
-    row.say(f"exit codes {command.returncode} and {run.exit_code}: `{' '.join(message)}`")
+    row.say(f"exit codes {command.returncode} and {run.exit_code}: {quoted(message)}")
     assert command.returncode == 2
     assert run.exit_code == 1
     assert BROKEN[name] in " ".join(message)
@@ -51,9 +51,7 @@ def test_broken_dataset(name: str, check: Callable[[str, str], Check], shared_da
     assert not (tmp_path / "checks" / "dataset_fingerprint.json").exists()
 
 
-def test_folder_without_dataset_json(
-    check: Callable[[str, str], Check], shared_data: Path, tmp_path: Path
-) -> None:
+def test_folder_without_dataset_json(check: Callable[[str, str], Check], shared_data: Path, tmp_path: Path) -> None:
     """The same pair as its source repository holds it: no raw layout at all."""
     raw = shared_data / "broken" / AS_FOUND
     row = check(f"3 broken {AS_FOUND}, no dataset.json", "`segwright inspect`; the workflow's `inspect_all`")
@@ -61,7 +59,7 @@ def test_folder_without_dataset_json(
         command = segwright("inspect", "--dataset", raw, "--output", tmp_path / "checks")
         run = example_project("smoke_cpu.yaml", tmp_path / "work", raw).run("inspect_all")
     message = _message(command.stderr)
-    row.say(f"exit codes {command.returncode} and {run.exit_code}: `{' '.join(message)}`")
+    row.say(f"exit codes {command.returncode} and {run.exit_code}: {quoted(message)}")
     assert command.returncode == 2 and run.exit_code == 1
     assert "dataset.json" in " ".join(message)
     assert all(line in run.output for line in message)

@@ -25,6 +25,9 @@ try:
 except SegwrightError as error:
     raise WorkflowError(str(error))
 
+if not EXPERIMENT.datasets:
+    print("No dataset is configured; name one: datasets: {NAME: {path: FOLDER}} (see README.md)", file=sys.stderr)
+
 SETTINGS = EXPERIMENT.settings
 EXECUTION = SETTINGS.execution
 RESULTS = SETTINGS.results

@@ -6,9 +6,22 @@ import html
 import re
 from collections.abc import Iterator
 
+_TERM = re.compile(r"\*\*(?P<term>[^*]+)\*\*:?\s+(?P<rest>.+)", re.DOTALL)
+
+
+def markdown_sections(markdown: str) -> list[tuple[str, str]]:
+    """Cut at the second-level headings: (heading, Markdown below it); what stands before the first has heading ""."""
+    parts = re.split(r"^##\s+(.+?)\s*$", markdown, flags=re.MULTILINE)
+    opening = re.sub(r"^#\s.*$", "", parts[0], flags=re.MULTILINE).strip()
+    sections = [("", opening)] if opening else []
+    return sections + [(parts[i], parts[i + 1].strip()) for i in range(1, len(parts), 2)]
+
 
 def markdown_to_html(markdown: str) -> str:
-    """Turn headings (one level lower than written, at most h3), bullet lists, pipe tables and paragraphs into HTML."""
+    """Turn headings (all to h3), bullet lists, pipe tables and paragraphs into HTML.
+
+    A list whose items all begin with a **bold** term becomes a definition list.
+    """
     blocks = re.split(r"\n\s*\n", markdown.strip())
     return "".join(part for block in blocks if block.strip() for part in _block(block.strip("\n")))
 
@@ -22,9 +35,30 @@ def _block(block: str) -> Iterator[str]:
     if all(line.lstrip().startswith("|") for line in lines):
         yield _table(lines)
     elif lines[0].lstrip().startswith(("- ", "* ")):
-        yield "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in _items(lines)) + "</ul>"
+        yield _list(list(_items(lines)))
     else:
         yield f"<p>{_inline(' '.join(line.strip() for line in lines))}</p>"
+
+
+def _list(items: list[str]) -> str:
+    terms = [_TERM.fullmatch(item) for item in items]
+    if all(terms):
+        return (
+            '<dl class="reasons">'
+            + "".join(
+                f"<dt>{_inline(match['term'].rstrip(':'))}</dt><dd>{_inline(_capital(match['rest']))}</dd>"
+                for match in terms
+                if match
+            )
+            + "</dl>"
+        )
+    return "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>"
+
+
+def _capital(sentence: str) -> str:
+    """A sentence of its own begins with a capital, unless its first word is a name such as 3d_fullres."""
+    first = sentence.split(" ", 1)[0].rstrip(":,")
+    return sentence[:1].upper() + sentence[1:] if first.isalpha() and first.islower() else sentence
 
 
 def _items(lines: list[str]) -> Iterator[str]:

@@ -1,16 +1,27 @@
-"""Read what a pipeline left behind into typed records. Nothing is computed here but minutes and means."""
+"""Read what a pipeline left behind into typed records. Nothing is computed here but sums of run times."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segwright.core.errors import DamagedFileError
 from segwright.core.files import read_json
 from segwright.core.plans import Plans
 from segwright.evaluation.summary import Summary, read_summary
+from segwright.inspection.checks import Checks, read_checks
+from segwright.selection.best import Selection, read_selection
+
+_STAGES = (
+    "inspect_batch", "fingerprint", "preprocess_batch", "train_fold", "predict_fold", "summarize_crossval",
+    "evaluate_ensemble", "determine_postprocessing", "inspect_test_batch", "predict_test", "finish_test",
+    "package_model", "report",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,13 @@ class FoldHistory:
     training: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        return f"{self.configuration}, fold {self.fold}"
+    def duration_s(self) -> float:
+        """Wall time of all its epochs, whichever attempt ran them."""
+        return sum(float(epoch.get("duration_s") or 0) for epoch in self.epochs)
+
+    @property
+    def attempts(self) -> int:
+        return max((int(epoch.get("attempt", 1)) for epoch in self.epochs), default=1)
 
 
 @dataclass(frozen=True)
@@ -48,14 +64,14 @@ class PipelineResults:
     """
 
     root: Path
-    checks: Mapping[str, Any]
+    checks: Checks
     fingerprint: Mapping[str, Any]
     plans: Plans
     reasons_markdown: str
     histories: tuple[FoldHistory, ...]
     summaries: Mapping[str, Summary]
     summary_files: Mapping[str, Path]
-    selection: Mapping[str, Any]
+    selection: Selection
     postprocessing: Mapping[str, Any]
     final_manifest: Mapping[str, Any] | None
     job_times: tuple[JobTime, ...]
@@ -69,15 +85,16 @@ def read_results(root: Path, data: Path, benchmarks: Path | None = None) -> Pipe
     """
     summary_files = {path.parent.parent.name: path for path in sorted(root.glob("*/crossval/summary.json"))}
     summary_files.update({path.parent.name: path for path in sorted(root.glob("ensembles/*/summary.json"))})
-    selection = read_json(root / "selection" / "selection.json")
-    ordered = [name for name in selection["candidates"] if name in summary_files]
+    selection = read_selection(root / "selection" / "selection.json")
+    ordered = [name for name in selection.scores if name in summary_files]
+    plans_json = root / "plan" / "plans.json"
     final = root / "final" / "manifest.json"
     reasons = root / "plan" / "reasons.md"
     return PipelineResults(
         root=root,
-        checks=read_json(data / "checks.json"),
+        checks=read_checks(data / "checks.json"),
         fingerprint=read_json(data / "dataset_fingerprint.json"),
-        plans=Plans.from_json(read_json(root / "plan" / "plans.json")),
+        plans=Plans.from_json(read_json(plans_json)),
         reasons_markdown=reasons.read_text(encoding="utf-8") if reasons.is_file() else "",
         histories=tuple(_history(path) for path in sorted(root.glob("*/fold_*/training.json"))),
         summaries={name: read_summary(summary_files[name]) for name in ordered},
@@ -85,32 +102,58 @@ def read_results(root: Path, data: Path, benchmarks: Path | None = None) -> Pipe
         selection=selection,
         postprocessing=read_json(root / "postprocessing.json"),
         final_manifest=read_json(final) if final.is_file() else None,
-        job_times=_job_times(benchmarks) if benchmarks is not None else (),
+        job_times=() if benchmarks is None else tuple(job_times(benchmarks, root)),
     )
 
 
 def _history(training_json: Path) -> FoldHistory:
     fold = training_json.parent
-    lines = fold / "training.jsonl"
-    epochs = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.is_file() else []
-    return FoldHistory(
-        configuration=fold.parent.name,
-        fold=fold.name.removeprefix("fold_"),
-        epochs=tuple(epochs),
-        training=read_json(training_json),
-    )
+    training = read_json(training_json)
+    if not isinstance(training, dict):
+        raise DamagedFileError(training_json, "not the record of a training")
+    return FoldHistory(fold.parent.name, fold.name.removeprefix("fold_"), _epochs(fold / "training.jsonl"), training)
 
 
-def _job_times(benchmarks: Path) -> tuple[JobTime, ...]:
-    """Sum the benchmark files below each rule's folder (columns ``s`` seconds and ``max_rss`` MB)."""
-    import pandas as pd
+def _epochs(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """The epochs; the file is undeclared, so it may be gone, and only then there are no curves."""
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(json.loads(line) for line in path.read_text("utf-8").splitlines())
+    except json.JSONDecodeError as error:
+        raise DamagedFileError(path, f"not one JSON object a line ({error})") from error
 
-    times = []
-    for rule in sorted(path for path in benchmarks.glob("*") if path.is_dir() or path.suffix == ".tsv"):
-        files = [rule] if rule.is_file() else sorted(rule.rglob("*.tsv"))
-        if not files:
-            continue
-        rows = pd.concat([pd.read_csv(path, sep="\t", na_values="-") for path in files])
-        runtime_min, peak_mb = float(rows["s"].sum()) / 60, float(rows["max_rss"].fillna(0).max())
-        times.append(JobTime(rule.name.removesuffix(".tsv"), len(files), runtime_min, peak_mb))
-    return tuple(times)
+
+def job_times(benchmarks: Path, root: Path) -> Iterator[JobTime]:
+    """Sums of Snakemake's benchmark files (columns ``s`` seconds, ``max_rss`` MB) by rule, in the order of the stages.
+
+    Files lie at ``{rule}/{batch, store or pipeline}...tsv``. Those of other pipelines, and of stores this pipeline does
+    not use, are left out.
+    """
+    others = {path.parent.name for path in root.parent.glob("*/plan") if path.parent.name != root.name}
+    overview = root / "plan" / "configurations.json"
+    planned = read_json(overview)["configurations"].values() if overview.is_file() else ()
+    stores = {entry["data_id"] for entry in planned}
+    files: dict[str, list[Path]] = {}
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        rule, *rest = path.relative_to(benchmarks).with_suffix("").parts
+        foreign = bool(rest) and (rest[0] in others or (rule == "preprocess_batch" and rest[0] not in stores))
+        if not foreign:
+            files.setdefault(rule, []).append(path)
+    for rule in sorted(files, key=lambda rule: (_STAGES.index(rule) if rule in _STAGES else len(_STAGES), rule)):
+        rows = [row for path in files[rule] for row in _benchmark_rows(path)]
+        yield JobTime(rule, len(files[rule]), sum(s for s, _ in rows) / 60, max((mb for _, mb in rows), default=0.0))
+
+
+def _benchmark_rows(path: Path) -> list[tuple[float, float]]:
+    """Seconds and peak MB of each run in a benchmark file; a dash (too short to measure) counts nothing."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [(_number(row.get("s")), _number(row.get("max_rss"))) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def _number(text: str | None) -> float:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0

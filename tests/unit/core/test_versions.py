@@ -1,6 +1,6 @@
-"""Changed code of a stage must be looked at: does it change results? Then its version goes up; else the record is renewed.
+"""Changed code of a stage is looked at: if results change, its version goes up; the record is renewed either way.
 
-    python -m tests.unit.core.test_versions        renews the record after you decided
+python -m tests.unit.core.test_versions        renews the record after you decided
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ def code_of(path: Path) -> str:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0].value.value = ""
     return ast.dump(tree)
 
@@ -50,8 +55,8 @@ def test_every_stage_says_what_it_depends_on() -> None:
 def test_changed_code_comes_with_a_decision(stage: str) -> None:
     recorded = json.loads(RECORD.read_text())[stage]
     assert {"version": STAGE_VERSION[stage], "digest": stage_digest(stage)} == recorded, (
-        f"the code of stage `{stage}` changed: if results change, raise its number in core/versions.py (everything below"
-        f" runs again); in both cases renew the record: python -m tests.unit.core.test_versions"
+        f"the code of stage `{stage}` changed: if results change, raise its number in core/versions.py (everything"
+        f" below runs again); in both cases renew the record: python -m tests.unit.core.test_versions"
     )
 
 
