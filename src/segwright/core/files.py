@@ -65,15 +65,18 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        DamagedFileError: it is missing, not UTF-8 or not JSON.
+        DamagedFileError: it is missing, cannot be read, or is not JSON.
     """
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DamagedFileError(path, "the file does not exist", "make it, or correct the path") from None
+    except OSError as error:
+        raise DamagedFileError(path, f"cannot be read ({error.strerror})", "correct the path or its rights") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DamagedFileError(path, f"not valid JSON ({error})") from error
+        remedy = "correct it, or delete it and run again if segwright made it"
+        raise DamagedFileError(path, f"not valid JSON ({error})", remedy) from error
 
 
 def bytes_digest(content: bytes) -> str:

@@ -65,7 +65,7 @@ class Project:
         ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """phantom -> inspect -> plan -> preprocess -> train, each by its command; read only."""
     folder = tmp_path_factory.mktemp("project")
@@ -87,7 +87,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained fold as a packaged model, as the workflow's last rules make it."""
     from segwright.core.settings import PredictionSettings

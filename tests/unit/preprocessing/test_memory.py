@@ -43,7 +43,7 @@ def test_estimate_is_above_the_measured_peak_and_not_far(make_plan: MakePlan, ch
     command = [sys.executable, "-c", MEASURE, json.dumps(plan.to_json())]
     measured_mb = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
     estimate_mb = estimate_memory_mb((110, 130, 120), (1.0, 1.0, 1.0), plan, 1)
-    assert measured_mb < estimate_mb < 2.5 * measured_mb
+    assert measured_mb < estimate_mb < 3 * measured_mb
 
 
 def test_estimate_grows_with_voxels_channels_and_finer_targets(make_plan: MakePlan) -> None:
