@@ -32,7 +32,8 @@ from segwright.networks.weights import load_weights, save_weights, with_aliases
 from segwright.training.augmentation.label_channels import one_hot, region_channels, target_regions
 from segwright.training.loss import LOSSES, LossOptions
 
-DICE_ALLOWED, VOXELS_ALLOWED, PROBABILITY_TOLERANCE = 1e-4, 1e-5, 1e-4
+DICE_ALLOWED, VOXELS_ALLOWED, PROBABILITY_TOLERANCE = 5e-4, 1e-5, 1e-5
+"""One voxel of a phantom's few thousand foreground voxels is a Dice of 2e-4."""
 STEPS, RATE = 120, 0.005
 REAL = {
     "hippocampus_mixed/Dataset113_HippocampusMixed": 3,
@@ -138,7 +139,7 @@ def train_briefly(plan: Planned, configuration: str, work: Path, fold: int) -> P
             image = np.concatenate([image, one_hot(np.roll(label, 1, 1), labels_.foreground_labels)])
         if slice_.is_2d:
             shown = (np.isin(label, labels_.foreground_labels)).sum(axis=(1, 2))
-            plane = int(rng.choice(np.flatnonzero(shown >= np.median(shown))))
+            plane = int(rng.choice(np.flatnonzero(shown >= np.median(shown[shown > 0]))))
             image, label = image[:, plane], label[plane]
         edges = [min(extent, 64) // part * part for extent, part in zip(label.shape, divisor, strict=True)]
         starts = [int(rng.integers(n - edge + 1)) for n, edge in zip(label.shape, edges, strict=True)]

@@ -35,11 +35,11 @@ class _Lines:
             elapsed_s = now - self._started
             remaining_s = elapsed_s / self._done * max(self._total - self._done, 0)
             log.info(
-                "%s: %d of %d %s (%.0f s, %.0f s left)",
+                "%s: %d of %d%s (%.0f s, %.0f s left)",
                 self._title,
                 self._done,
                 self._total,
-                what,
+                f" {what}" if what else "",
                 elapsed_s,
                 remaining_s,
             )

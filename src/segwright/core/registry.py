@@ -61,7 +61,7 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
     """Import the user's plugin files; returns file name -> digest, which becomes part of what was trained.
 
     Raises:
-        SettingsError: a file does not exist.
+        SettingsError: a file does not exist, or fails while it is imported.
     """
     digests: dict[str, str] = {}
     for path in map(Path, paths):
@@ -75,6 +75,14 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
                 raise SettingsError(f"plugin {path}: not a Python file")
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException as error:  # whatever the user's code does: not remembered as loaded
+                del sys.modules[module_name]
+                if not isinstance(error, (ArithmeticError, AttributeError, ImportError, LookupError, NameError,
+                                          OSError, RuntimeError, SyntaxError, TypeError, ValueError)):
+                    raise
+                text = f"{type(error).__name__}: {error}"
+                raise SettingsError(f"plugin {path}: cannot be loaded ({text}); correct the file") from error
         digests[path.name] = digest
     return digests
