@@ -28,7 +28,7 @@ from segwright.core.settings import (
 )
 
 ALL = "all"
-_NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model")
+_NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
 _NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
 _SOMETIMES_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Configurations it is no mistake to ask for although the plans of a dataset lack them."""

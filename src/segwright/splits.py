@@ -293,7 +293,7 @@ def _folds_from_file(
     """v2's splits_final.json: a list of {"train": [...], "val": [...]}, any number of folds."""
     content = read_json(path)
     if (
-        isinstance(content, dict)
+        not isinstance(content, list)
         or not content
         or not all(
             isinstance(entry, dict) and all(isinstance(entry.get(part), list) for part in ("train", "val"))

@@ -148,25 +148,20 @@ import torch
 from segwright.networks.build import NETWORKS
 from segwright.training.loss import LOSSES
 
-
+@NETWORKS.register("one_convolution")
 class OneConvolution(torch.nn.Module):
-    def __init__(self, dimensions, inputs, outputs):
+    def __init__(self, architecture, num_inputs, num_outputs, deep_supervision):
         super().__init__()
-        self.deep_supervision = False
-        self.layer = getattr(torch.nn, f"Conv{dimensions}d")(inputs, outputs, 3, padding=1)
+        self.deep_supervision = deep_supervision
+        convolution = torch.nn.Conv2d if architecture.dimensions == 2 else torch.nn.Conv3d
+        self.layer = convolution(num_inputs, num_outputs, 3, padding=1)
 
     def forward(self, x):
         return [self.layer(x)] if self.deep_supervision else self.layer(x)
 
-
-@NETWORKS.register("one_convolution")
-def one_convolution(architecture, num_inputs, num_outputs, deep_supervision):
-    return OneConvolution(architecture.dimensions, num_inputs, num_outputs)
-
-
 @LOSSES.register("mean_cross_entropy")
-def mean_cross_entropy(context):
-    return lambda logits, target, *rest: torch.nn.functional.cross_entropy(logits, target[:, 0].long())
+def mean_cross_entropy(options):
+    return lambda logits, target, *_: torch.nn.functional.cross_entropy(logits, target[:, 0].long())
 """
 
 

@@ -52,6 +52,7 @@ def run(main: Callable[[Snakemake], None], snakemake: Snakemake) -> None:
     )
     try:
         main(snakemake)
+        logging.info("%s finished", snakemake.rule)
     except SegwrightError as error:
         logging.error("%s", error)
         sys.exit(error.exit_code)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from segwright.core.errors import SettingsError
+from segwright.core.errors import SegwrightError, SettingsError
 from segwright.core.files import file_digest
 
 T = TypeVar("T")
@@ -77,11 +77,11 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
             sys.modules[module_name] = module
             try:
                 spec.loader.exec_module(module)
-            except BaseException as error:  # whatever the user's code does: not remembered as loaded
+            except SegwrightError:
+                del sys.modules[module_name]  # not remembered as loaded
+                raise
+            except Exception as error:  # the one place where somebody else's code runs: it may raise anything
                 del sys.modules[module_name]
-                if not isinstance(error, (ArithmeticError, AttributeError, ImportError, LookupError, NameError,
-                                          OSError, RuntimeError, SyntaxError, TypeError, ValueError)):
-                    raise
                 text = f"{type(error).__name__}: {error}"
                 raise SettingsError(f"plugin {path}: cannot be loaded ({text}); correct the file") from error
         digests[path.name] = digest

@@ -108,6 +108,7 @@ def overlay_plot(
     views: Sequence[NDArray[np.float32]],
     outlines: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
     aspect: float,
+    window: tuple[float, float] | None = None,
 ) -> bytes:
     """Views of one slice beside each other, with the outlines of reference (solid) and prediction (dashed).
 
@@ -115,13 +116,14 @@ def overlay_plot(
         views: each (rows, columns), grey values, or (rows, columns, 3), colours 0..1.
         outlines: for each view the masks of reference and prediction, (rows, columns).
         aspect: height of a voxel divided by its width.
+        window: intensities shown black and white; None: the first view's 1 and 99 percentiles.
     """
     ratios = [view.shape[1] / (view.shape[0] * aspect) for view in views]
     height = float(np.clip(_WIDTH_IN / 3 / sum(ratios) * 1.9, 1.6, 4.5))
     figure = Figure(figsize=(height * sum(ratios) + 0.1 * (len(views) - 1), height))
     panels = figure.subplots(1, len(views), squeeze=False, width_ratios=ratios)[0]
     figure.subplots_adjust(0, 0, 1, 1, wspace=0.03)
-    low, high = np.percentile(views[0], [1, 99])
+    low, high = np.percentile(views[0], [1, 99]) if window is None else window
     for panel, view, masks in zip(panels, views, outlines, strict=True):
         grey = {} if view.ndim == 3 else {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
         panel.imshow(view, aspect=aspect, interpolation="nearest", **grey)

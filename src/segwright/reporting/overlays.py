@@ -52,11 +52,13 @@ class Overlay:
         return f"{reference}, {f'predicted {shown[1]}' if sizes[1] else 'not predicted'}"
 
 
-def worst_overlays(summary: Summary, summary_file: Path, dataset: Dataset, reader: str) -> list[Overlay]:
+def worst_overlays(
+    summary: Summary, summary_file: Path, dataset: Dataset, reader: str, window: tuple[float, float] | None = None
+) -> list[Overlay]:
     """Pictures of the three cases with the lowest Dice of every structure: structures in order, worst case first.
 
     Cases in which a structure neither occurs nor is predicted have no Dice and are left out. A case that is worst in
-    several structures is read once.
+    several structures is read once. ``window``: intensities shown black and white, else by each slice's own.
     """
     wanted: list[tuple[LabelKey, CaseResult]] = []
     for key in summary.keys:
@@ -66,13 +68,18 @@ def worst_overlays(summary: Summary, summary_file: Path, dataset: Dataset, reade
     drawn: dict[tuple[LabelKey, str], Overlay] = {}
     for case in {case.case_id: case for _, case in wanted}.values():
         keys = [key for key, other in wanted if other.case_id == case.case_id]
-        for overlay in _overlays(case, keys, summary_file, dataset, reader):
+        for overlay in _overlays(case, keys, summary_file, dataset, reader, window):
             drawn[overlay.key, overlay.case_id] = overlay
     return [drawn[key, case.case_id] for key, case in wanted]
 
 
 def _overlays(
-    case: CaseResult, keys: list[LabelKey], summary_file: Path, dataset: Dataset, reader: str
+    case: CaseResult,
+    keys: list[LabelKey],
+    summary_file: Path,
+    dataset: Dataset,
+    reader: str,
+    window: tuple[float, float] | None,
 ) -> Iterator[Overlay]:
     files = dataset.training_case(case.case_id).image_files
     image = read_image(files, reader)
@@ -89,7 +96,7 @@ def _overlays(
         picture = _picture(image.array_czyx if colour else image.array_czyx[:1], view, index)
         boxes = [(slice(None), slice(None)), *_zoom(masks[0] | masks[1], view.aspect)]
         png = overlay_plot(
-            [picture[box] for box in boxes], [(masks[0][box], masks[1][box]) for box in boxes], view.aspect
+            [picture[box] for box in boxes], [(masks[0][box], masks[1][box]) for box in boxes], view.aspect, window
         )
         count = geometry.shape_zyx[view.axis]
         text = f"{view.plane} slice {index + 1} of {count}" if geometry.dimension == 3 else "whole picture"

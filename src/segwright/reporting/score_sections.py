@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from segwright.core.dataset import Dataset, LabelKey, key_text, key_values
+from segwright.core.plans import Plans
 from segwright.evaluation.summary import Summary
 from segwright.reporting import figures
 from segwright.reporting.html import (
@@ -117,7 +118,10 @@ def worst_section(results: PipelineResults, dataset: Dataset) -> Section:
     if best not in results.summaries:
         return Section("Worst cases", "")
     names = names_of(results, dataset)
-    overlays = worst_overlays(results.summaries[best], results.summary_files[best], dataset, results.plans.reader)
+    window = _ct_window(results.plans)
+    overlays = worst_overlays(
+        results.summaries[best], results.summary_files[best], dataset, results.plans.reader, window
+    )
     body = paragraph(
         "The slice with most wrong voxels of each case, before postprocessing. Blue line: reference. Orange dashes:"
         " out-of-fold prediction of the selected model. Small structures are shown enlarged beside the slice. Volumes"
@@ -188,6 +192,14 @@ def _case_table(summaries: Mapping[str, Summary], names: Mapping[LabelKey, str],
         for key in first.keys
     ]
     return body + table(["case", "structure", *shown], rows, scroll=len(rows) > 12, numbers_from=2)
+
+
+def _ct_window(plans: Plans) -> tuple[float, float] | None:
+    """CT is shown in the window of the dataset's foreground: soft tissue would be one grey between air and bone."""
+    schemes = plans.configuration(next(iter(plans.configurations))).normalization_schemes
+    if schemes[0] != "CTNormalization":
+        return None
+    return plans.intensities[0].percentile_00_5, plans.intensities[0].percentile_99_5
 
 
 def _overlay_caption(overlay: Overlay) -> str:

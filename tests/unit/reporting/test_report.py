@@ -15,7 +15,10 @@ from segwright.core.dataset import load_dataset
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import read_json, write_json
 from segwright.evaluation.summary import read_summary
+from segwright.reporting.overlays import worst_overlays
 from segwright.reporting.report import write_report
+from segwright.reporting.results import read_results
+from segwright.reporting.score_sections import _ct_window
 
 SECTIONS = (
     "At a glance", "Dataset", "Plans", "Training", "Scores", "Selection", "Worst cases", "Postprocessing",
@@ -167,6 +170,21 @@ def test_run_times_are_of_this_pipeline_only(page: str) -> None:
 def test_versions_name_what_trained_the_models(page: str) -> None:
     made = sections_of(page)["Versions"]
     assert "<td>torch</td><td>2.13.0</td>" in made and "<td>plugin mine.py</td><td>ffffffffffff</td>" in made
+
+
+def test_ct_is_shown_in_the_window_of_its_foreground(make: Callable[..., Finished]) -> None:
+    run = make("ct", shifts={"2d": 1})
+    plans = read_results(run.root, run.data).plans
+    statistics = read_json(run.data / "dataset_fingerprint.json")["foreground_intensity_properties_per_channel"]["0"]
+    window = _ct_window(plans)
+    assert window == (statistics["percentile_00_5"], statistics["percentile_99_5"])
+    summary_file = run.root / "2d" / "crossval" / "summary.json"
+    arguments = (read_summary(summary_file), summary_file, run.dataset, plans.reader)
+    assert worst_overlays(*arguments, window)[0].png != worst_overlays(*arguments)[0].png
+
+
+def test_other_images_are_shown_by_their_own_range(finished: Finished) -> None:
+    assert _ct_window(read_results(finished.root, finished.data).plans) is None
 
 
 @pytest.mark.parametrize("preset", ["regions_ignore", "2d"])

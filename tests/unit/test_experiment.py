@@ -1,0 +1,260 @@
+"""What the workflow asks of a configuration: cases, batches, folds, candidates and params."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
+from segwright.core.files import write_bytes, write_json
+from segwright.core.settings import ExecutionSettings
+from segwright.experiment import (
+    Experiment,
+    PlannedConfiguration,
+    candidate_of,
+    largest_image_mb,
+    loader_workers,
+    previous_stages,
+    read_configurations,
+    training_settings,
+)
+
+NAME = "Dataset001_X"
+Load = Callable[..., Experiment]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Seven training and three test cases of two channels; no image is ever opened here."""
+    folder = tmp_path / NAME
+    for part, cases in (("imagesTr", 7), ("imagesTs", 3)):
+        for index in range(cases):
+            for channel in range(2):
+                write_bytes(folder / part / f"{'t' if part == 'imagesTs' else 'c'}{index}_{channel:04d}.nii.gz", b"")
+    for index in range(6):  # the last case lacks its label
+        write_bytes(folder / "labelsTr" / f"c{index}.nii.gz", b"")
+    facts = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "a": 1}, "numTraining": 7}
+    write_json(folder / "dataset.json", {**facts, "file_ending": ".nii.gz"})
+    return folder
+
+
+@pytest.fixture
+def load(raw: Path) -> Load:
+    def make(dataset: Mapping[str, Any] | None = None, **config: Any) -> Experiment:
+        return Experiment.load({"datasets": {NAME: {"path": str(raw), **(dataset or {})}}, **config})
+
+    return make
+
+
+def planned(**previous: str | None) -> dict[str, PlannedConfiguration]:
+    return {
+        name: PlannedConfiguration(
+            name, f"{name}-id", stage, tuple(other for other, its in previous.items() if its == name)
+        )
+        for name, stage in previous.items()
+    }
+
+
+FOUR = {"2d": None, "3d_lowres": None, "3d_fullres": None, "3d_cascade_fullres": "3d_lowres"}
+PLAN = planned(**FOUR)
+
+
+# --- cases and batches ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [1, 2, 32])
+def test_every_case_is_in_one_batch(load: Load, batches: int) -> None:
+    experiment = load({"batches": batches})
+    names = experiment.batches(NAME)
+    cases = [case for batch in names for case in experiment.training_cases(NAME, batch)]
+    assert sorted(cases) == [f"c{index}" for index in range(7)] and len(names) <= batches
+    assert all(experiment.training_cases(NAME, batch) for batch in names)  # none is empty
+    tests = [case for batch in experiment.test_batches(NAME) for case in experiment.test_cases(NAME, batch)]
+    assert sorted(tests) == ["t0", "t1", "t2"]
+
+
+def test_files_of_a_batch_are_its_images_and_labels(load: Load, raw: Path) -> None:
+    experiment = load({"batches": 1})
+    files = experiment.training_files(NAME, "batch_0")
+    assert len(files) == 7 * 2 + 6
+    assert {Path(file).relative_to(raw).parts[0] for file in files} == {"imagesTr", "labelsTr"}
+    assert len(experiment.test_files(NAME, "batch_0")) == 3 * 2
+
+
+def test_a_dataset_without_test_images(load: Load, raw: Path) -> None:
+    for path in (raw / "imagesTs").iterdir():
+        path.unlink()
+    (raw / "imagesTs").rmdir()
+    assert load().test_batches(NAME) == []
+
+
+def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere: the dataset folder does not exist"):
+        Experiment.load({"datasets": {"X": {"path": "nowhere"}}})
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folds", "expected"),
+    [(None, ["0", "1", "2"]), ([2, 0, 2], ["0", "2"]), ("all", ["all"]), ([1], ["1"])],
+)
+def test_requested_folds(load: Load, folds: Any, expected: list[str]) -> None:
+    experiment = load({"splits": {"folds": 3}}, training={"folds": folds})
+    assert experiment.requested_folds(NAME, "default") == expected
+    assert experiment.planned_folds(NAME) == ["0", "1", "2"]
+    assert experiment.trains_on_all_cases_only(NAME) == (folds == "all")
+
+
+@pytest.mark.parametrize("folds", [[3], [-1], []])
+def test_folds_that_do_not_exist_are_refused_at_once(load: Load, folds: list[int]) -> None:
+    with pytest.raises(SettingsError, match=r"dataset Dataset001_X, which has folds 0 to 2"):
+        load({"splits": {"folds": 3}}, training={"folds": folds})
+
+
+def test_one_pipeline_that_cross_validates_needs_all_folds(load: Load) -> None:
+    experiment = load(training={"folds": "all"}, pipelines={"cv": {"training": {"folds": None}}})
+    assert experiment.requested_folds(NAME, "default") == ["all"]
+    assert not experiment.trains_on_all_cases_only(NAME)
+
+
+def test_ready_made_folds_say_how_many_there_are(load: Load, raw: Path, tmp_path: Path) -> None:
+    fold = {"train": ["c0"], "val": ["c1"]}
+    write_json(tmp_path / "mine.json", [fold] * 2)
+    assert load({"splits": {"file": str(tmp_path / "mine.json")}}).planned_folds(NAME) == ["0", "1"]
+    with pytest.raises(SettingsError, match="folds 0 to 1"):
+        load({"splits": {"file": str(tmp_path / "mine.json")}}, training={"folds": [4]})
+    write_json(raw / "splits_final.json", [fold] * 4)  # as nnU-Net v2 finds it
+    assert len(load().planned_folds(NAME)) == 4
+    assert len(load({"splits": {"file": str(tmp_path / "mine.json")}}).planned_folds(NAME)) == 2
+    assert len(load({"splits": {"group_pattern": "c"}}).planned_folds(NAME)) == 5  # then it is not used
+    write_json(raw / "splits_final.json", {})
+    assert len(load().planned_folds(NAME)) == 5  # making the split says what is wrong with it
+    with pytest.raises(DamagedFileError, match=r"nowhere\.json: the file does not exist"):
+        load({"splits": {"file": "nowhere.json"}})
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_in_plans_order(load: Load) -> None:
+    assert load().requested_configurations("default", PLAN) == list(FOUR)
+    wanted = load(training={"configurations": ["3d_fullres", "2d"]})
+    assert wanted.requested_configurations("default", PLAN) == ["2d", "3d_fullres"]
+
+
+def test_what_a_small_dataset_does_not_have_is_no_mistake(load: Load) -> None:
+    experiment = load(training={"configurations": ["3d_fullres", "3d_cascade_fullres"]})
+    plan = planned(**{"2d": None, "3d_fullres": None})
+    assert experiment.requested_configurations("default", plan) == ["3d_fullres"]
+    with pytest.raises(SettingsError, match=r"none of training.configurations \['3d_fullres', .* was planned"):
+        experiment.requested_configurations("default", planned(**{"2d": None}))
+
+
+def test_a_misspelt_configuration_is_a_mistake(load: Load) -> None:
+    experiment = load(training={"configurations": ["2d", "3d_fulres"]})
+    with pytest.raises(SettingsError, match=r"names 3d_fulres, which the plans do not have \(planned: 2d, 3d_lowres"):
+        experiment.requested_configurations("default", PLAN)
+
+
+def test_a_cascade_needs_every_fold_of_its_previous_stage(load: Load) -> None:
+    experiment = load({"splits": {"folds": 3}}, training={"configurations": ["3d_cascade_fullres"], "folds": [1]})
+    folds = {name: experiment.folds_to_train(NAME, "default", name, PLAN) for name in PLAN}
+    assert folds == {"2d": [], "3d_lowres": ["0", "1", "2"], "3d_fullres": [], "3d_cascade_fullres": ["1"]}
+
+
+def test_a_cascade_on_all_cases_keeps_the_folds_of_its_previous_stage(load: Load) -> None:
+    experiment = load({"splits": {"folds": 3}}, training={"folds": "all"})
+    assert experiment.folds_to_train(NAME, "default", "3d_lowres", PLAN) == ["0", "1", "2", "all"]
+    assert experiment.folds_to_train(NAME, "default", "3d_cascade_fullres", PLAN) == ["all"]
+    only = load({"splits": {"folds": 3}}, training={"folds": "all", "configurations": ["3d_cascade_fullres"]})
+    assert only.folds_to_train(NAME, "default", "3d_lowres", PLAN) == ["0", "1", "2"]
+
+
+def test_cascades_are_recognised_by_previous_stage_not_by_name() -> None:
+    plan = planned(a=None, b="a", c="b")
+    assert previous_stages("c", plan) == ["b", "a"] and previous_stages("a", plan) == []
+    assert plan["a"].next_stages == ("b",)
+
+
+def test_ensembles_are_all_pairs_of_candidates(load: Load) -> None:
+    pairs = load().ensembles(NAME, "default", PLAN)
+    assert len(pairs) == 6 and pairs[0] == ("2d", "3d_lowres")
+    assert load(selection={"ensembles": False}).ensembles(NAME, "default", PLAN) == []
+    assert load(training={"folds": "all"}).ensembles(NAME, "default", PLAN) == []
+    assert load(training={"configurations": ["2d"]}).ensembles(NAME, "default", PLAN) == []
+
+
+def test_configurations_are_read_in_plans_order(tmp_path: Path) -> None:
+    entries = {
+        name: {"data_id": f"{name}-id", "previous_stage": its, "next_stages": list(PLAN[name].next_stages), "more": 1}
+        for name, its in FOUR.items()
+    }
+    write_json(tmp_path / "configurations.json", {"configurations": entries}, sort_keys=False)
+    assert read_configurations(tmp_path) == PLAN and list(read_configurations(tmp_path)) == list(FOUR)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("r/2d/crossval/summary.json", "2d"), ("r/ensembles/2d+3d_fullres/summary.json", "2d+3d_fullres")],
+)
+def test_the_candidate_of_a_summary(path: str, name: str) -> None:
+    assert candidate_of(path) == name == candidate_of(Path(path))
+
+
+# --- params -----------------------------------------------------------------------------------------------------------
+
+
+def test_params_hold_only_what_changes_results(load: Load) -> None:
+    """Choosing folds or configurations, or keeping files, must not run anything again."""
+    plain = load()
+    chosen = load(
+        training={"folds": [0], "configurations": ["2d"], "keep_state": False},
+        prediction={"configuration": "2d", "save_probabilities": True},
+        execution={"device": "cpu", "jobs_per_gpu": 4},
+    )
+    assert chosen.training_params("default") == plain.training_params("default")
+    assert chosen.prediction_params("default") == plain.prediction_params("default")
+    assert plain.training_params("default")["epochs"] == 1000  # resolved
+    changed = load(training={"seed": 1}, prediction={"tile_step": 0.25})
+    assert changed.training_params("default") != plain.training_params("default")
+    assert changed.prediction_params("default") != plain.prediction_params("default")
+
+
+def test_training_settings_come_back_from_their_params(load: Load) -> None:
+    experiment = load(training={"schedule": "short", "seed": 3, "class_weights": [1, 2]})
+    made = training_settings(experiment.training_params("default"))
+    assert (made.epochs, made.seed, made.class_weights, made.optimizer) == (20, 3, (1.0, 2.0), "adamw")
+
+
+def test_pipelines_are_the_defaults_with_their_own_changes(load: Load) -> None:
+    experiment = load(training={"seed": 5}, pipelines={"other": {"training": {"epochs": 2}}})
+    assert experiment.pipelines == ("default", "other")
+    assert (experiment.pipeline("other").training.seed, experiment.pipeline("other").training.epochs) == (5, 2)
+    assert experiment.pipeline("default").training.epochs is None
+
+
+def test_a_new_case_does_not_change_the_inspection_of_others(load: Load, raw: Path) -> None:
+    before = load().inspection_params(NAME)
+    assert before["channel_names"] == ["T1", "T2"] and before["labels"] == {"background": 0, "a": 1}
+    write_bytes(raw / "imagesTr" / "c9_0000.nii.gz", b"")
+    assert load().inspection_params(NAME) == before
+
+
+@pytest.mark.parametrize(
+    ("fixed", "threads", "device", "expected"),
+    [(None, 8, "cuda", 7), (None, 1, "cuda", 1), (None, 8, "cpu", 0), (3, 8, "cpu", 3), (0, 8, "cuda", 0)],
+)
+def test_loader_workers(fixed: int | None, threads: int, device: str, expected: int) -> None:
+    assert loader_workers(ExecutionSettings(loader_workers=fixed), threads, device) == expected
+
+
+def test_the_largest_image_of_a_batch() -> None:
+    geometry = {"shape_zyx": [100, 200, 50]}
+    cases = {"a": {"channels": 2, "geometry": geometry}, "b": {"channels": 0, "geometry": None}, "c": {"channels": 1}}
+    assert largest_image_mb({"cases": cases}) == pytest.approx(8.0)  # 2 x 1 million voxels of 4 bytes
+    assert largest_image_mb({"cases": {}}) == 0
