@@ -98,9 +98,10 @@ def _pipeline_lines(pipeline: Path) -> Iterator[str]:
     if final.is_file():
         cases = len(_dict(_dict(_read(final)).get("cases")))
         yield _line("test images", f"{cases} segmented: {final.parent}", indent=4)
-    for name, product in (("model", "model.zip"), ("report", "report.html")):
+    for name, product in (("model", "model/model.json"), ("model archive", "model.zip"), ("report", "report.html")):
         if (pipeline / product).is_file():
-            yield _line(name, str(pipeline / product), indent=4)
+            shown = pipeline / "model" if name == "model" else pipeline / product
+            yield _line(name, str(shown), indent=4)
 
 
 def _scores(pipeline: Path) -> Iterator[tuple[str, float]]:

@@ -172,11 +172,13 @@ def test_products(results: Path) -> None:
     write_json(pipeline / "postprocessing.json", {"rules": [{}]})
     write_json(pipeline / "final/manifest.json", {"cases": {"t": {}}})
     write_text(pipeline / "model.zip", "")
+    write_json(pipeline / "model/model.json", {})
     write_text(pipeline / "report.html", "")
     assert text_of(results, "selected") == "2d (mean Dice 0.7500)"
     assert text_of(results, "postprocessing") == "decided, 1 rules"
     assert text_of(results, "test images") == f"1 segmented: {pipeline / 'final'}"
-    assert text_of(results, "model") == str(pipeline / "model.zip")
+    assert text_of(results, "model") == str(pipeline / "model")
+    assert text_of(results, "model archive") == str(pipeline / "model.zip")
     assert text_of(results, "report") == str(pipeline / "report.html")
     assert not any("cross-validated" in line for line in status_lines(results))
 
