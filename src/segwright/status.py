@@ -98,7 +98,7 @@ def _pipeline_lines(pipeline: Path) -> Iterator[str]:
     if final.is_file():
         cases = len(_dict(_dict(_read(final)).get("cases")))
         yield _line("test images", f"{cases} segmented: {final.parent}", indent=4)
-    for name, product in (("model", "model/model.json"), ("model archive", "model.zip"), ("report", "report.html")):
+    for name, product in (("model", "model/model.json"), ("archive", "model.zip"), ("report", "report.html")):
         if (pipeline / product).is_file():
             shown = pipeline / "model" if name == "model" else pipeline / product
             yield _line(name, str(shown), indent=4)

@@ -178,7 +178,7 @@ def test_products(results: Path) -> None:
     assert text_of(results, "postprocessing") == "decided, 1 rules"
     assert text_of(results, "test images") == f"1 segmented: {pipeline / 'final'}"
     assert text_of(results, "model") == str(pipeline / "model")
-    assert text_of(results, "model archive") == str(pipeline / "model.zip")
+    assert text_of(results, "archive") == str(pipeline / "model.zip")
     assert text_of(results, "report") == str(pipeline / "report.html")
     assert not any("cross-validated" in line for line in status_lines(results))
 
