@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from segwright.networks.weights import load_weights, save_weights, with_aliases
 from segwright.training.augmentation.label_channels import one_hot, region_channels, target_regions
 from segwright.training.loss import LOSSES, LossOptions
 
-DICE_ALLOWED, VOXELS_ALLOWED, PROBABILITY_TOLERANCE = 5e-4, 1e-5, 1e-5
-"""One voxel of a phantom's few thousand foreground voxels is a Dice of 2e-4."""
+DICE_ALLOWED, VOXELS_ALLOWED, PROBABILITY_TOLERANCE = 2e-3, 1e-5, 1e-4
+"""The Dice is what float16 costs where a network of 120 steps is unsure; one voxel of a phantom weighs 2e-4."""
 STEPS, RATE = 120, 0.005
 REAL = {
     "hippocampus_mixed/Dataset113_HippocampusMixed": 3,
@@ -59,7 +60,7 @@ def main() -> None:
     for name, count in REAL.items() if options.data else ():
         with workplace() as work:
             folder = some_cases(options.data / name, work / Path(name).name, count)
-            compare_all(planned(folder, work, SETTINGS), work, table)
+            compare_all(planned(folder, work, replace(SETTINGS, max_patch_size=64)), work, table)
     table.close()
 
 
@@ -74,6 +75,31 @@ def compare_all(plan: Planned, work: Path, table: Table) -> None:
                 ours = predict_ours([stage(plan, configuration, weights[:folds])], cases, mine, plan, mirroring)
                 model = model_folder(plan, configuration, weights[:folds], work / f"model_{configuration}_{folds}")
                 compare_both(name, ours, model, cases, theirs, mirroring, plan, table)
+    if {"2d", "3d_fullres"} <= set(plan.plans.configurations):
+        compare_ensemble(plan, work, table)
+
+
+def compare_ensemble(plan: Planned, work: Path, table: Table) -> None:
+    """Two configurations averaged: segwright from the images, the peer from the probabilities it wrote above."""
+    from nnunetv2.ensembling.ensemble import merge_files
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager, names = PlansManager(plan.plans_json), ("2d", "3d_fullres")
+    chains = [[stage(plan, name, [work / f"{name}_{fold}.safetensors" for fold in (0, 1)])] for name in names]
+    ours = predict_images(
+        chains, test_cases(plan), work / "ours_both", file_ending=plan.dataset.file_ending,
+        settings=PredictionSettings(), device="cpu", workers=0,
+    )  # fmt: skip
+    (work / "peers_both").mkdir()
+    voxels = 0
+    for case_id, path in ours.items():
+        members = [str(work / f"peers_{name}_2.float32" / f"{case_id}.npz") for name in names]
+        merge_files(
+            members, str(work / "peers_both" / case_id), plan.dataset.file_ending,
+            manager.image_reader_writer_class(), manager.get_label_manager(plan.facts),
+        )  # fmt: skip
+        voxels += int(np.count_nonzero(labels(plan, path) != labels(plan, work / "peers_both" / path.name)))
+    table.row(f"{plan.dataset.name} ensemble 2d + 3d_fullres: voxels, float32 sums", voxels, 2)
 
 
 def compare_cascade(plan: Planned, work: Path, table: Table) -> None:
@@ -103,7 +129,7 @@ def compare_both(
 ) -> None:
     predict_peers(model, cases, output, mirroring, previous)
     missing = max(1 - dice(plan, path, output / path.name) for path in ours.values())
-    table.row(f"{name}: 1 - Dice", missing, DICE_ALLOWED)
+    table.row(f"{name}: 1 - Dice, float16 sums", missing, DICE_ALLOWED)
     with float32_sums():
         predict_peers(model, cases, output.with_suffix(".float32"), mirroring, previous)
     shares, probabilities, foreground = [], [], 0

@@ -100,8 +100,8 @@ def _pipeline_lines(pipeline: Path) -> Iterator[str]:
         yield _line("test images", f"{cases} segmented: {final.parent}", indent=4)
     for name, product in (("model", "model/model.json"), ("archive", "model.zip"), ("report", "report.html")):
         if (pipeline / product).is_file():
-            shown = pipeline / "model" if name == "model" else pipeline / product
-            yield _line(name, str(shown), indent=4)
+            path = pipeline / "model" if name == "model" else pipeline / product
+            yield _line(name, str(path), indent=4)
 
 
 def _scores(pipeline: Path) -> Iterator[tuple[str, float]]:

@@ -33,6 +33,8 @@ class Geometry:
         origin_xyz: position of the first voxel, ITK order, length = ``dimension``.
         direction_xyz: row-major direction cosines, ITK order, length = ``dimension`` squared.
         dimension: dimension of the stored file, 2 or 3.
+        turned: how a reader turned the stored axes: for x, y, z of this grid the stored axis counted from 1, negative
+            where it runs the other way; None where the axes are the file's. Files are written with the stored axes.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -40,15 +42,17 @@ class Geometry:
     origin_xyz: tuple[float, ...]
     direction_xyz: tuple[float, ...]
     dimension: int = 3
+    turned: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        record: dict[str, Any] = {
             "shape_zyx": list(self.shape_zyx),
             "spacing_zyx": list(self.spacing_zyx),
             "origin_xyz": list(self.origin_xyz),
             "direction_xyz": list(self.direction_xyz),
             "dimension": self.dimension,
         }
+        return record if self.turned is None else {**record, "turned": list(self.turned)}
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Geometry:
@@ -58,6 +62,7 @@ class Geometry:
             origin_xyz=tuple(float(v) for v in record["origin_xyz"]),
             direction_xyz=tuple(float(v) for v in record["direction_xyz"]),
             dimension=int(record["dimension"]),
+            turned=_triple(record["turned"], int) if record.get("turned") is not None else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Turning an image to RAS axis order, as nnU-Net's ``NibabelIOWithReorient`` does (method 1.3)."""
+"""Turning an image to RAS axis order and back, as nnU-Net's ``NibabelIOWithReorient`` does (method 1.3)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,34 @@ def geometry_to_ras(geometry: Geometry) -> Geometry:
         spacing_zyx=(spacing_xyz[z], spacing_xyz[y], spacing_xyz[x]),
         origin_xyz=tuple(float(value) for value in origin),
         direction_xyz=tuple(float(value) for value in columns.ravel()),
+        turned=(signs[0] * (x + 1), signs[1] * (y + 1), signs[2] * (z + 1)),
     )
+
+
+def to_stored(array_zyx: npt.NDArray[Any], geometry: Geometry) -> tuple[npt.NDArray[Any], Geometry]:
+    """Undo :func:`to_ras` for one channel: array and grid with the axes of the file the grid was read from.
+
+    A grid that was not turned stays as it is.
+    """
+    if geometry.turned is None:
+        return array_zyx, geometry
+    steps = [1 if code > 0 else -1 for code in geometry.turned]
+    place = np.argsort(np.abs(geometry.turned))  # for each stored axis the axis of this grid
+    array_xyz = array_zyx.transpose(2, 1, 0)[:: steps[0], :: steps[1], :: steps[2]]
+    shape_xyz, spacing_xyz = geometry.shape_zyx[::-1], geometry.spacing_zyx[::-1]
+    direction = np.reshape(geometry.direction_xyz, (3, 3))
+    origin = np.asarray(geometry.origin_xyz, dtype=np.float64)
+    for axis, step in enumerate(steps):
+        if step < 0:
+            origin = origin + direction[:, axis] * spacing_xyz[axis] * (shape_xyz[axis] - 1)
+    x, y, z = (int(axis) for axis in place)
+    stored = Geometry(
+        shape_zyx=(shape_xyz[z], shape_xyz[y], shape_xyz[x]),
+        spacing_zyx=(spacing_xyz[z], spacing_xyz[y], spacing_xyz[x]),
+        origin_xyz=tuple(float(value) for value in origin),
+        direction_xyz=tuple(float(value) for value in (direction * steps)[:, place].ravel()),
+    )
+    return np.ascontiguousarray(array_xyz.transpose(x, y, z).transpose(2, 1, 0)), stored
 
 
 def _axes_for_ras(geometry: Geometry) -> tuple[list[int], list[int]]:

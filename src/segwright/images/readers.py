@@ -20,7 +20,7 @@ from segwright.images.image import Image, LabelMap, Stored, as_label_map
 from segwright.images.itk import ending_of, header_itk, read_itk, write_itk
 from segwright.images.natural import header_picture, read_picture, read_picture_label, write_picture
 from segwright.images.nifti import header_nifti, read_nifti
-from segwright.images.orientation import geometry_to_ras, to_ras
+from segwright.images.orientation import geometry_to_ras, to_ras, to_stored
 from segwright.images.tiff import header_stack, read_stack, write_stack
 
 log = logging.getLogger(__name__)
@@ -208,6 +208,11 @@ def _read_ras(path: Path, dtype: type | None = None) -> Stored:
     return to_ras(read_nifti(path, dtype))
 
 
+def _write_ras(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
+    """With the axes of the file the grid was read from, so that results lie on the grid of their image, as in v2."""
+    write_itk(path, *to_stored(array_zyx, geometry))
+
+
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MEDICAL = Reader((".nii.gz", ".nrrd", ".mha", ".gipl"), _header_medical, _read_medical, _read_medical, write_itk)
 
@@ -218,5 +223,5 @@ READERS: dict[str, Reader] = {  # v2's order of trying (method 1.3)
     "SimpleITKIO": _MEDICAL,
     "Tiff3DIO": Reader((".tif", ".tiff"), header_stack, read_stack, read_stack, write_stack),
     "NibabelIO": replace(_MEDICAL, endings=_NIFTI_ENDINGS),
-    "NibabelIOWithReorient": Reader(_NIFTI_ENDINGS, _header_ras, _read_ras, _read_ras, write_itk),
+    "NibabelIOWithReorient": Reader(_NIFTI_ENDINGS, _header_ras, _read_ras, _read_ras, _write_ras),
 }

@@ -43,7 +43,8 @@ def header_stack(path: Path) -> tuple[Geometry, str]:
         DatasetError: unreadable, a picture in colours, or a bad side-car file.
     """
     shape, axes, dtype = tiff_shape(path)
-    if "S" in axes or len(shape) not in (2, 3):
+    # three or four planes written without a word about them are declared as colours (S) in front: slices, as in v2
+    if "S" in axes[1:] or len(shape) not in (2, 3):
         text = " x ".join(map(str, shape))
         raise DatasetError(f"{path}: is no grey 3-D stack but {text} ({axes}); save one grey stack a channel")
     shape_zyx = (1, *shape) if len(shape) == 2 else shape

@@ -169,6 +169,18 @@ def test_stacks_take_their_spacing_from_the_sidecar(tmp_path: Path, caplog: pyte
         read_header(path, "Tiff3DIO")
 
 
+@pytest.mark.parametrize("planes", [3, 4])
+def test_a_stack_of_few_slices_is_no_picture_in_colours(tmp_path: Path, planes: int) -> None:
+    array = np.arange(planes * 30, dtype=np.uint8).reshape(planes, 5, 6)
+    # what tifffile makes of a stack of three or four slices when nothing is said
+    tifffile.imwrite(tmp_path / "thin_0000.tiff", array, photometric="rgb", planarconfig="separate")
+    assert choose_reader(".tiff", tmp_path / "thin_0000.tiff") == "Tiff3DIO"
+    np.testing.assert_array_equal(read_image([tmp_path / "thin_0000.tiff"], "Tiff3DIO").array_czyx[0], array)
+    tifffile.imwrite(tmp_path / "rgb_0000.tiff", array.transpose(1, 2, 0)[..., :3], photometric="rgb")
+    with pytest.raises(DatasetError, match="no grey 3-D stack"):
+        read_image([tmp_path / "rgb_0000.tiff"], "Tiff3DIO")
+
+
 def test_written_stack_labels_have_a_sidecar_too(tmp_path: Path) -> None:
     write_label(tmp_path / "case.tif", np.ones((4, 5, 6), np.uint8), STACK, "Tiff3DIO")
     assert read_label(tmp_path / "case.tif", "Tiff3DIO").geometry == STACK

@@ -233,6 +233,31 @@ def test_reorientation_to_ras_only_moves_voxels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk), turned.array_czyx[0])
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
+def test_reoriented_label_maps_are_written_on_the_grid_of_their_image(
+    tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    direction = np.eye(3)[:, axes] * signs
+    grid = Geometry((4, 5, 6), (2.5, 0.75, 0.5), (10.0, -7.0, 3.0), tuple(float(v) for v in direction.ravel()))
+    array = np.arange(120, dtype=np.uint8).reshape(4, 5, 6)
+    write_image(tmp_path / "case_0000.nii.gz", array, grid, "NibabelIO")
+    turned = read_image([tmp_path / "case_0000.nii.gz"], "NibabelIOWithReorient")
+    assert Geometry.from_json(turned.geometry.to_json()) == turned.geometry
+    label = turned.array_czyx[0].astype(np.uint8)
+    write_label(tmp_path / "case.nii.gz", label, turned.geometry, "NibabelIOWithReorient")
+    written, image = (sitk.ReadImage(str(tmp_path / name)) for name in ("case.nii.gz", "case_0000.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), array)
+    for ours, theirs in (
+        (written.GetOrigin(), image.GetOrigin()),
+        (written.GetDirection(), image.GetDirection()),
+        (written.GetSpacing(), image.GetSpacing()),
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    again = read_label(tmp_path / "case.nii.gz", "NibabelIOWithReorient")
+    np.testing.assert_array_equal(again.array_zyx, label)
+
+
 def test_real_images_reorient_as_itk_does(shared_data: Path) -> None:
     for path in sorted((shared_data / "hippocampus_mixed").rglob("imagesTr/*"))[:6]:
         turned = read_image([path], "NibabelIOWithReorient")
