@@ -37,11 +37,12 @@ DICE_ALLOWED, VOXELS_ALLOWED, PROBABILITY_TOLERANCE = 2e-3, 1e-5, 1e-4
 """The Dice is what float16 costs where a network of 120 steps is unsure; one voxel of a phantom weighs 2e-4."""
 STEPS, RATE = 120, 0.005
 REAL = {
-    "hippocampus_mixed/Dataset113_HippocampusMixed": 3,
-    "petct_sarcoma_small/Dataset103_SarcomaPETCT": 3,
-    "brats_small/Dataset104_BraTSsmall": 2,
-    "nuclei2d_rgb/Dataset106_NucleiRGB": 3,
+    "hippocampus_mixed/Dataset113_HippocampusMixed": (3, 32),
+    "petct_sarcoma_small/Dataset103_SarcomaPETCT": (3, 64),
+    "brats_small/Dataset104_BraTSsmall": (2, 64),
+    "nuclei2d_rgb/Dataset106_NucleiRGB": (3, 64),
 }
+"""Name -> number of cases, largest patch edge."""
 PRESETS = ("plain", "regions", "ignore", "regions_ignore", "ct", "anisotropic", "2d")
 
 
@@ -57,10 +58,10 @@ def main() -> None:
     with workplace() as work:
         small = PlanningSettings(base_features=4, max_features_3d=8, max_features_2d=8, max_patch_size=16)
         compare_cascade(phantom("plain", work, settings=small), work, table)
-    for name, count in REAL.items() if options.data else ():
+    for name, (count, edge) in REAL.items() if options.data else ():
         with workplace() as work:
             folder = some_cases(options.data / name, work / Path(name).name, count)
-            compare_all(planned(folder, work, replace(SETTINGS, max_patch_size=64)), work, table)
+            compare_all(planned(folder, work, replace(SETTINGS, max_patch_size=edge)), work, table)
     table.close()
 
 
