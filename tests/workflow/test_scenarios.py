@@ -143,31 +143,13 @@ def test_without_test_images_the_workflow_ends_at_model_and_report(phantom_proje
     assert (results(project) / "report.html").is_file() and (results(project) / "model.zip").is_file()
 
 
-PLUGIN = """
-import torch
-from segwright.networks.build import NETWORKS
-from segwright.training.loss import LOSSES
-
-@NETWORKS.register("one_convolution")
-class OneConvolution(torch.nn.Module):
-    def __init__(self, architecture, num_inputs, num_outputs, deep_supervision):
-        super().__init__()
-        self.deep_supervision = deep_supervision
-        convolution = torch.nn.Conv2d if architecture.dimensions == 2 else torch.nn.Conv3d
-        self.layer = convolution(num_inputs, num_outputs, 3, padding=1)
-
-    def forward(self, x):
-        return [self.layer(x)] if self.deep_supervision else self.layer(x)
-
-@LOSSES.register("mean_cross_entropy")
-def mean_cross_entropy(options):
-    return lambda logits, target, *_: torch.nn.functional.cross_entropy(logits, target[:, 0].long())
-"""
+PLUGIN_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-plugin.md"
 
 
 def test_plugin_with_network_and_loss(phantom_project: Make, tmp_path: Path) -> None:
+    """The plugin is the one that the guide shows."""
     plugin = tmp_path / "mine.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(PLUGIN_GUIDE.read_text().split("```python\n")[1].split("```")[0])
     settings = {"configurations": ["3d_fullres"], "network": "one_convolution", "loss": "mean_cross_entropy"}
     project = phantom_project("plain", training={**settings, "deep_supervision": False})
     project.config["plugins"] = [str(plugin)]
