@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from segwright.cli_arguments import make_parser
 from segwright.cli_inputs import (
@@ -27,6 +26,7 @@ from segwright.cli_inputs import (
     stored_plan,
     training_settings,
 )
+from segwright.cli_messages import messages_to_terminal, os_error_text
 from segwright.core.errors import SegwrightError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
     options = make_parser().parse_args(arguments)
     command = _COMMANDS[options.command]
-    with _messages_to_terminal():
+    with messages_to_terminal():
         if options.debug:
             command(options)
             return 0
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.error("there is not enough memory; free some, or use fewer --workers")
             return USAGE_ERROR
         except OSError as error:  # no right to write, disk full, a folder where a file should be
-            log.error("%s", _os_error_text(error))
+            log.error("%s", os_error_text(error))
             return USAGE_ERROR
         except KeyboardInterrupt:
             log.error("interrupted; start the same command again to go on")
@@ -111,20 +111,25 @@ def _preprocess(options: argparse.Namespace) -> None:
     plans = read_plans(options.plans)
     dataset = load_dataset(options.dataset)
     how = (preprocessing.label_resize, preprocessing.order_of_steps)
-    plan = preprocess_slice(plans, options.configuration, dataset.labels, dataset.channel_names, *how)
-    require_channels(plan, dataset.name, options.plans)
-    require_own_folder(options.output, plan)
+    stores = {}
+    for name in options.configuration:
+        plan = preprocess_slice(plans, name, dataset.labels, dataset.channel_names, *how)
+        require_channels(plan, dataset.name, options.plans)
+        folder = options.output if len(options.configuration) == 1 else options.output / name
+        require_own_folder(folder, plan)
+        stores[folder] = plan
     records = options.output / "inspection" / "batch_0.json"
     case_ids = [case.case_id for case in dataset.training]
     inspect_batch(dataset, case_ids, records, records.parent, workers=options.workers)
     checks = collect_checks([records], dataset)
     write_checks(checks, options.output / "checks.json", options.output / "checks.tsv")
     require_valid(checks)
-    batch = options.output / "batch_0.json"
-    preprocess_batch(dataset, records, plan, batch, options.output / "cases", workers=options.workers)
-    write_json(options.output / "preprocess.json", plan.to_json())
-    write_index([batch], options.output / "index.json")
-    log.info("%d cases: %s", len(case_ids), options.output)
+    for folder, plan in stores.items():
+        batch = folder / "batch_0.json"
+        preprocess_batch(dataset, records, plan, batch, folder / "cases", workers=options.workers)
+        write_json(folder / "preprocess.json", plan.to_json())
+        write_index([batch], folder / "index.json")
+        log.info("%d cases: %s", len(case_ids), folder)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -222,6 +227,20 @@ def _postprocess(options: argparse.Namespace) -> None:
     log.info("segmentations: %s", options.output)
 
 
+def _import_model(options: argparse.Namespace) -> None:
+    from segwright.sharing.nnunet_v2.import_model import import_model
+
+    made = import_model(options.input, options.output, configurations=options.configurations, folds=options.folds)
+    log.info("model: %s", made)
+
+
+def _export_model(options: argparse.Namespace) -> None:
+    from segwright.sharing.nnunet_v2.export_model import export_model  # --format has one value so far
+
+    made = export_model(options.model, options.output, dataset_id=options.dataset_id)
+    log.info("zip for nnUNetv2_install_pretrained_model_from_zip: %s", made)
+
+
 def _convert(options: argparse.Namespace) -> None:
     if options.format == "msd":
         from segwright.conversion.msd import convert_msd
@@ -260,42 +279,12 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": _evaluate,
     "ensemble": _ensemble,
     "postprocess": _postprocess,
+    "import-model": _import_model,
+    "export-model": _export_model,
     "convert": _convert,
     "phantom": _phantom,
     "status": _status,
 }
-
-
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
-class _TerminalHandler(logging.Handler):
-    """Writes to whatever stderr is at that moment, so that messages and progress bars do not tear each other."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
-        sys.stderr.write(f"{prefix}{self.format(record)}\n")
-
-
-@contextmanager
-def _messages_to_terminal() -> Iterator[None]:
-    """Show the library's messages while a command runs; afterwards logging is as it was."""
-    library = logging.getLogger("segwright")
-    handler, level, propagate = _TerminalHandler(), library.level, library.propagate
-    library.addHandler(handler)
-    library.setLevel(logging.INFO)
-    library.propagate = False
-    try:
-        yield
-    finally:
-        library.removeHandler(handler)
-        library.setLevel(level)
-        library.propagate = propagate
-
-
-def _os_error_text(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename is not None else ""
-    return f"{place}{(error.strerror or str(error)).lower()}; correct the path, its rights, or the space on the disk"
 
 
 if __name__ == "__main__":

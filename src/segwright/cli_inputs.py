@@ -48,7 +48,8 @@ def dataset_facts(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: {error}") from error
     if not isinstance(facts.get("channel_names", facts.get("modality")), dict):
         raise DatasetError(f'{path}: `channel_names` is missing; for example {{"0": "CT"}}')
-    if not isinstance(facts.get("numTraining"), int):
+    count = facts.get("numTraining")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise DatasetError(f"{path}: `numTraining` is missing; it is the number of training cases")
     return facts
 
@@ -58,7 +59,10 @@ def read_plans(path: Path) -> Plans:
     from segwright.core.plans import Plans
 
     try:
-        return Plans.from_json(json_object(path))
+        plans = Plans.from_json(json_object(path))
+        for name in plans.configurations:
+            plans.configuration(name)
+        return plans
     except PlansError as error:
         raise PlansError(f"{path}: {error}") from error
 
@@ -131,16 +135,12 @@ def stored_plan(store: Path, plans: Plans, plans_file: Path, configuration: str)
     Raises:
         PlansError: the store holds other data than these plans ask for. DamagedFileError: it is no store.
     """
-    from segwright.core.slices import PreprocessPlan, preprocess_slice
+    from segwright.core.slices import PreprocessPlan, preprocess_slice, read_slice
 
     path = store / "preprocess.json"
     if not path.is_file() and (plans_file.parent / f"{configuration}.preprocess.json").is_file():
         path = plans_file.parent / f"{configuration}.preprocess.json"
-    record = json_object(path)
-    try:
-        stored = PreprocessPlan.from_json(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise DamagedFileError(path, f"not the settings of a preprocessing ({problem!r})") from problem
+    stored = read_slice(path, PreprocessPlan)
     how = (stored.label_resize, stored.order_of_steps)
     wanted = preprocess_slice(plans, configuration, stored.labels, stored.channel_names, *how).data_id
     found = json_object(store / "index.json").get("data_id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class CardFacts:
         dataset: content of dataset.json.
         summary: out-of-fold evaluation of the chosen model; None if there is none (folds: all).
         training: configuration -> content of one fold's training.json.
+        origin: where an imported model comes from, one line each; empty for our own.
     """
 
     dataset: Mapping[str, Any]
@@ -36,12 +38,14 @@ class CardFacts:
     training: Mapping[str, Mapping[str, Any]]
     plugins: Mapping[str, str]
     versions: Mapping[str, str]
+    origin: Sequence[str] = ()
 
 
 def model_card(facts: CardFacts) -> str:
     """The README.md of a model folder; its first lines are the YAML header that model hubs read."""
     sections = (
         _header(facts),
+        *([_origin(facts)] if facts.origin else []),
         _intended_use(facts),
         _data(facts),
         _performance(facts),
@@ -84,6 +88,10 @@ def _intended_use(facts: CardFacts) -> list[str]:
     ]
 
 
+def _origin(facts: CardFacts) -> list[str]:
+    return ["## Origin", "", *(f"- {_text(line)}" for line in facts.origin)]
+
+
 def _data(facts: CardFacts) -> list[str]:
     labels = Labels.from_json(facts.dataset)
     rows: list[tuple[str, Any]] = [
@@ -102,7 +110,8 @@ def _data(facts: CardFacts) -> list[str]:
 def _performance(facts: CardFacts) -> list[str]:
     lines = ["## Performance", "", _text(facts.selection.reason)]
     if facts.summary is None:
-        return [*lines, "", "There is no out-of-fold evaluation: all cases were trained on."]
+        why = "all cases were trained on" if facts.selection.folds == ("all",) else "none came with the model"
+        return [*lines, "", f"There is no out-of-fold evaluation: {why}."]
     labels = Labels.from_json(facts.dataset)
     rows: list[tuple[Any, ...]] = []
     for key in facts.summary.keys:
@@ -112,15 +121,18 @@ def _performance(facts: CardFacts) -> list[str]:
         present = sum(1 for case in facts.summary.cases if case.counts[key].tp + case.counts[key].fn)
         lowest = defined[0] if defined else float("nan")
         mean = facts.summary.mean[key]
-        numbers = [_number(value) for value in (mean["Dice"], middle, lowest, mean["IoU"])]
+        numbers = [_number(value) for value in (mean["Dice"], middle, lowest, mean.get("IoU", math.nan))]
         rows.append((labels.name_of(key), *numbers, present))
     foreground = facts.summary.foreground_mean
-    rows.append(("mean of structures", _number(foreground["Dice"]), "", "", _number(foreground["IoU"]), ""))
+    rows.append(
+        ("mean of structures", _number(foreground["Dice"]), "", "", _number(foreground.get("IoU", math.nan)), "")
+    )
     head = ("Structure", "Dice", "median", "lowest", "IoU", "cases with it")
+    cases = f"on {len(facts.summary.cases)} cases" if facts.summary.cases else "(single cases are not recorded)"
     return [
         *lines,
         "",
-        f"Cross-validation on {len(facts.summary.cases)} cases, each predicted by a network that was not trained on it,"
+        f"Cross-validation {cases}, each predicted by a network that was not trained on it,"
         " before postprocessing. A case without a structure counts only if the structure is predicted (as Dice 0).",
         "",
         *_table(head, rows),

@@ -62,6 +62,7 @@ def package_model(
     prediction: PredictionSettings,
     summaries: Mapping[str, Path],
     versions: Mapping[str, str] | None = None,
+    origin: Sequence[str] = (),
 ) -> PackagedModel:
     """Write a model folder, verify it by opening it, and pack it. Equal inputs give equal bytes.
 
@@ -71,6 +72,7 @@ def package_model(
         configurations: the selection's members and all their previous stages, each with its folds.
         summaries: candidate id -> out-of-fold summary.json; empty with folds: all.
         versions: further programs and versions to name.
+        origin: lines of the model card about another program the model comes from.
 
     Raises:
         ModelError: a configuration or fold is missing, weights and training record do not belong together, folds
@@ -100,6 +102,7 @@ def package_model(
             training={name: records[0] for name, records in trainings.items()},
             plugins=plugins,
             versions={"segwright": __version__, **(versions or {})},
+            origin=origin,
         )
         write_text(temporary / "README.md", model_card(card))
         _write_manifest(temporary, card, prediction)
@@ -171,7 +174,7 @@ def _write_manifest(folder: Path, facts: CardFacts, prediction: PredictionSettin
         "versions": dict(facts.versions),
         "files": files,
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest, sealed=True)
 
 
 def _metrics(selection: Selection, summaries: Mapping[str, Summary]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from segwright.core.errors import InterruptedForRetry
 from tests.unit.cli.conftest import Project, Run, plan_arguments
 
 COMMANDS = (
-    "inspect", "plan", "preprocess", "train", "predict", "evaluate", "ensemble", "postprocess", "convert", "phantom",
-    "status",
+    "inspect", "plan", "preprocess", "train", "predict", "evaluate", "ensemble", "postprocess", "import-model",
+    "export-model", "convert", "phantom", "status",
 )  # fmt: skip
 
 

@@ -99,6 +99,15 @@ def test_preprocess_keeps_what_is_there(project: Project, run: Run, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_preprocess_of_several_configurations_makes_the_same_stores(project: Project, run: Run, tmp_path: Path) -> None:
+    arguments = ["--dataset", project.raw, "--plans", project.folder / "plan/plans.json", "--output", tmp_path / "pre"]
+    said = run("preprocess", *arguments, "--configuration", "2d", "3d_fullres")
+    assert said.code == 0 and said.err.count("0 of 3 cases are there already") == 2
+    for name in ("index.json", "preprocess.json", "batch_0.json"):
+        assert (tmp_path / "pre/3d_fullres" / name).read_bytes() == (project.folder / "pre" / name).read_bytes()
+    assert len(list((tmp_path / "pre/2d/cases").glob("*.safetensors"))) == 3
+
+
 def test_preprocess_names_all_problems_before_it_works(project: Project, run: Run, tmp_path: Path) -> None:
     raw = shutil.copytree(project.raw, tmp_path / "Dataset901_Bad")
     (raw / "labelsTr/phantom_000.nii.gz").unlink()

@@ -1,0 +1,1 @@
+"""Models of nnU-Net v2, in and out. Nothing that is read is unpickled, imported or executed."""

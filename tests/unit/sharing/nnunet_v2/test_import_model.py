@@ -1,0 +1,359 @@
+"""From nnU-Net v2's results to a model: what is chosen, what is refused, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segwright.core.errors import DamagedFileError, DatasetError, ModelError, PlansError, SegwrightError, SettingsError
+from segwright.core.files import read_json
+from segwright.networks.weights import canonical_state, load_weights
+from segwright.selection.components import Rule
+from segwright.sharing.model import open_model
+from segwright.sharing.nnunet_v2.import_model import import_model
+from segwright.sharing.use import predict_with_model
+from tests.unit.sharing.nnunet_v2 import made
+from tests.unit.sharing.test_use import write_case
+
+Root = Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return tmp_path / "nnUNet_results" / made.DATASET
+
+
+def imported(source: Path, tmp_path: Path, **options: Any) -> Path:
+    return import_model(source, tmp_path / "out" / "model", **options)
+
+
+def refused(source: Path, tmp_path: Path, words: str, error: type[SegwrightError] = ModelError, **options: Any) -> None:
+    """One message, and nothing written."""
+    with pytest.raises(error, match=words) as caught:
+        imported(source, tmp_path, **options)
+    assert "Traceback" not in str(caught.value) and ".part-" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".part-")]
+
+
+def test_a_single_configuration(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres")
+    made.crossval(folder / "crossval_results_folds_0_1", 0.8, [[1, 2], 2])
+    with open_model(imported(root, tmp_path)) as model:
+        assert model.name == made.DATASET and model.members == ("3d_fullres",)
+        (entry,) = model.configurations.values()
+        assert [fold.fold for fold in entry.folds] == ["0", "1"] and entry.mirror_axes == (0, 1, 2)
+        assert model.rules == (Rule((1, 2)), Rule((2,)))
+        saved = torch.load(folder / "fold_1" / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        expected, found = canonical_state(saved), load_weights(entry.folds[1].weights)
+        assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in found)
+        training = read_json(entry.folds[1].training)
+        assert training["imported"]["trainer"] == "nnUNetTrainer" and training["epochs"] == 2
+        assert training["metrics"]["ema_fg_dice"] == 0.5
+        assert read_json(model.folder / "metrics.json")["candidates"]["3d_fullres"]["foreground_mean"]["Dice"] == 0.8
+        card = (model.folder / "README.md").read_text()
+        assert "imported" in card and "trainer nnUNetTrainer, plans nnUNetPlans" in card and "/there" not in card
+
+
+def test_the_imported_model_predicts(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_cascade_fullres")
+    made.model_folder(root, "3d_lowres")
+    made.information(root, ["3d_cascade_fullres"])
+    write_case(tmp_path / "images", "a", 1)
+    with open_model(imported(root, tmp_path)) as model:
+        assert model.stages() == ("3d_lowres", "3d_cascade_fullres") and model.members == ("3d_cascade_fullres",)
+        files = predict_with_model(model, tmp_path / "images", tmp_path / "segmentations", workers=0)
+    assert [path.name for path in files.values()] == ["a.nii.gz"]
+
+
+def test_nnunet_s_selection_of_an_ensemble(root: Root, tmp_path: Path) -> None:
+    for name in ("2d", "3d_fullres", "3d_lowres"):
+        made.model_folder(root, name, ("0", "1", "2"))
+    made.information(root, ["2d", "3d_fullres"])
+    ensemble = "ensemble___nnUNetTrainer__nnUNetPlans__2d___nnUNetTrainer__nnUNetPlans__3d_fullres___0_1"
+    made.crossval(root / "ensembles" / ensemble, 0.9, [[1]])
+    with open_model(imported(root, tmp_path)) as model:
+        assert model.members == ("2d", "3d_fullres") and set(model.configurations) == {"2d", "3d_fullres"}
+        assert [fold.fold for fold in model.configurations["2d"].folds] == ["0", "1"]
+        assert model.rules == (Rule((1,)),)
+        selection = read_json(model.folder / "selection.json")
+        assert selection["scores"]["2d+3d_fullres"] == 0.8 and "selected by nnU-Net" in selection["reason"]
+        assert read_json(model.folder / "metrics.json")["best"] == "2d+3d_fullres"
+    refused(root, tmp_path / "other", "has no .* of fold 7", folds=[7])
+    for model in root.glob("nnUNetTrainer*"):
+        shutil.rmtree(model / "fold_1")  # exported with fewer folds than it was selected with
+    with open_model(import_model(root, tmp_path / "fewer")) as model:
+        assert [fold.fold for fold in model.configurations["3d_fullres"].folds] == ["0"]
+        assert "was selected with fold 1, which is missing" in (model.folder / "README.md").read_text()
+
+
+def test_the_choice_can_be_made_by_hand(root: Root, tmp_path: Path) -> None:
+    for name in ("2d", "3d_fullres"):
+        made.model_folder(root, name)
+    made.model_folder(root, "3d_fullres", ("all",), plans_name="nnUNetResEncUNetLPlans")
+    refused(root, tmp_path, "no inference_information.json .* choose with --configurations")
+    refused(root, tmp_path, "several times", SettingsError, configurations=["3d_fullres"])
+    refused(root, tmp_path, "is not there", SettingsError, configurations=["3d"])
+    names = ["nnUNetTrainer__nnUNetPlans__3d_fullres", "nnUNetTrainer__nnUNetResEncUNetLPlans__3d_fullres", "2d"]
+    refused(root, tmp_path, "of fold 0, 1 .there is all", configurations=names, folds=[0, 1])
+    with open_model(imported(root, tmp_path, configurations=names)) as model:
+        renamed = [name.replace("__", "_") for name in names]
+        assert model.members == tuple(renamed)
+        assert [fold.fold for fold in model.configurations[renamed[1]].folds] == ["all"]
+        assert set(renamed) <= set(read_json(model.folder / "plans.json")["configurations"])
+    with open_model(import_model(root, tmp_path / "second", configurations=["2d"], folds=["1"])) as model:
+        assert [fold.fold for fold in model.configurations["2d"].folds] == ["1"]
+        assert model.configurations["2d"].mirror_axes == (0, 1)
+
+
+def test_one_folder_under_any_name(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "2d")
+    made.model_folder(root, "3d_fullres")
+    with open_model(imported(folder, tmp_path)) as model:
+        assert model.members == ("2d",)
+    with open_model(import_model(made.renamed(folder, "my best model"), tmp_path / "second")) as model:
+        assert model.members == ("2d",)
+    refused(root / "my best model", tmp_path / "x", "leave it out", SettingsError, configurations=["2d"])
+    refused(root / "my best model" / "fold_0", tmp_path / "x", "is no results folder")
+
+
+def test_all_cases_and_best_checkpoints(root: Root, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0", "1", "all"))
+    (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_best.pth")
+    (folder / "fold_2").mkdir()
+    with open_model(imported(root, tmp_path)) as model:
+        assert [fold.fold for fold in model.configurations["3d_fullres"].folds] == ["0", "1"]
+        card = (model.folder / "README.md").read_text()
+        notes = read_json(model.folder / "3d_fullres/fold_1/training.json")["imported"]["notes"]
+    assert "fold 1 has no final checkpoint, checkpoint_best.pth was taken" in card
+    assert len(notes) == 2 and all(note in caplog.text for note in notes)
+    with open_model(import_model(root, tmp_path / "second", folds=["all"])) as model:
+        assert [fold.fold for fold in model.configurations["3d_fullres"].folds] == ["all"]
+        assert read_json(model.folder / "selection.json")["planned_folds"] == 1
+
+
+def test_a_cascade_needs_its_previous_stage(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_cascade_fullres")
+    refused(root, tmp_path, "is a cascade on 3d_lowres, but .* has no nnUNetTrainer__nnUNetPlans__3d_lowres")
+    made.model_folder(root, "3d_lowres", ("0",))
+    with open_model(imported(root / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", tmp_path)) as model:
+        assert [fold.fold for fold in model.configurations["3d_lowres"].folds] == ["0"]  # all it has
+        assert model.configurations["3d_lowres"].plan.next_stages == ("3d_cascade_fullres",)
+
+
+def test_old_plans_mean_the_same(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_cascade_fullres")
+    made.model_folder(root, "3d_lowres")
+    new = imported(root, tmp_path, configurations=["3d_cascade_fullres"])
+    for path in root.glob("*/plans.json"):
+        path.write_text(json.dumps(made.old_style(json.loads(path.read_text()))))
+    old = import_model(root, tmp_path / "old", configurations=["3d_cascade_fullres"])
+    for name in ("3d_cascade_fullres", "3d_lowres"):
+        ours, theirs = (read_json(model / name / "predict.json") for model in (new, old))
+        for record in (ours, theirs):
+            record["preprocess"].pop("data_name")  # only names the folder of the store
+        assert ours == theirs
+
+
+def test_half_weights_become_float32_and_no_mirroring_stays_none(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    content = made.checkpoint("3d_fullres", axes=None)
+    content["network_weights"] = {f"module.{key}": value.half() for key, value in content["network_weights"].items()}
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    with open_model(imported(root, tmp_path)) as model:
+        (entry,) = model.configurations.values()
+        assert entry.mirror_axes == ()
+        assert {value.dtype for value in load_weights(entry.folds[0].weights).values()} == {torch.float32}
+
+
+def test_another_network_than_planned_is_refused_by_its_keys(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",), trainer="nnUNetTrainerBN")
+    content = made.checkpoint("3d_fullres", trainer="nnUNetTrainerBN")
+    weights = content["network_weights"]
+    weights["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(2)
+    del weights["decoder.seg_layers.0.bias"]
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    refused(root, tmp_path, "nnUNetTrainerBN .*seg_layers.0.bias is missing.*running_mean is unknown")
+
+
+def test_names_of_one_tensor_must_agree(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    content = made.checkpoint("3d_fullres")
+    name = "decoder.encoder.stages.0.0.convs.0.conv.weight"
+    content["network_weights"][name] = content["network_weights"][name] + 1
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    refused(root, tmp_path, "checkpoint_final.pth: .*hold different values")
+
+
+def test_labels_regions_and_channels(root: Root, tmp_path: Path) -> None:
+    facts = {
+        "modality": {"0": "MRI"},
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3, "rim": 1},
+        "regions_class_order": [1, 2, 1],
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
+    made.model_folder(root, "3d_fullres", facts=facts)
+    with open_model(imported(root, tmp_path)) as model:
+        assert model.labels.foreground_regions == ((1, 2), (2,), 1) and model.labels.ignore_label == 3
+        assert model.channel_names == ("MRI",) and "modality" not in read_json(model.folder / "dataset.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"labels": {"background": 0, "a": 2}}, DatasetError, "dataset.json: .*consecutive"),
+        ({"labels": None}, DatasetError, "dataset.json: .*labels"),
+        ({"channel_names": {"1": "MRI"}}, DatasetError, "channel_names"),
+        ({"channel_names": {"0": "MRI", "1": "CT"}}, ModelError, "for 1 channels, but .* declares 2"),
+        ({"file_ending": ".png"}, DatasetError, "SimpleITKIO cannot read .png"),
+        ({"file_ending": None}, DatasetError, "file_ending"),
+    ],
+)
+def test_a_wrong_dataset_json_is_refused(
+    change: dict[str, Any], error: type[SegwrightError], words: str, root: Root, tmp_path: Path
+) -> None:
+    made.model_folder(root, "3d_fullres", ("0",), facts={**made.FACTS, **change})
+    refused(root, tmp_path, words, error)
+
+
+def test_members_must_fit_each_other(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "2d", plans={**made.plans_record(), "transpose_forward": [1, 0, 2]}, plans_name="Other")
+    made.model_folder(root, "3d_fullres")
+    made.model_folder(root, "3d_lowres", facts={**made.FACTS, "labels": {"background": 0, "b": 1, "a": 2}})
+    refused(root, tmp_path, "another axis order", configurations=["3d_fullres", "2d"])
+    refused(root, tmp_path, "other labels", configurations=["3d_fullres", "3d_lowres"])
+
+
+def test_misplaced_checkpoints(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres")
+    torch.save(made.checkpoint("3d_lowres"), folder / "fold_1" / "checkpoint_final.pth")
+    refused(root, tmp_path, "fold_1.* belongs to another configuration")
+    torch.save(made.checkpoint("3d_lowres"), folder / "fold_0" / "checkpoint_final.pth")
+    refused(root, tmp_path, "is a checkpoint of 3d_lowres, but lies in")
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_a_malicious_checkpoint_or_postprocessing_runs_nothing(root: Root, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    bad = {**made.checkpoint("3d_fullres"), "logging": Malicious(marker)}
+    torch.save(bad, folder / "fold_0" / "checkpoint_final.pth")
+    refused(root, tmp_path, rf"checkpoint_final.pth: refused .*{os.name}\.system")
+    refused(made.zipped(root, tmp_path / "model.zip"), tmp_path, rf"model\.zip/.*{os.name}\.system")
+    torch.save(made.checkpoint("3d_fullres"), folder / "fold_0" / "checkpoint_final.pth")
+    scored = made.crossval(folder / "crossval_results_folds_0", rules=[1])
+    command = [{"labels_or_regions": 1}]
+    (scored / "postprocessing.pkl").write_bytes(made.postprocessing_pickle(command, "posix.system"))
+    refused(root, tmp_path, r"postprocessing.pkl: refused .*posix\.system")
+    assert not marker.exists()
+
+
+def test_labels_of_postprocessing_must_exist(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    made.crossval(folder / "crossval_results_folds_0", rules=[[1, 5]])
+    refused(root, tmp_path, r"postprocesses the labels \[5\]")
+
+
+def test_a_zip_gives_the_same_model(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres")
+    made.crossval(folder / "crossval_results_folds_0_1", rules=[1])
+    (folder / "fold_0" / "validation").mkdir()
+    (folder / "fold_0" / "validation" / "case_1.nii.gz").write_bytes(b"predicted")
+    (folder / "fold_0" / "progress.png").write_bytes(b"drawn")
+    from_folder = imported(root, tmp_path)
+    from_zip = import_model(made.zipped(root, tmp_path / "model.zip"), tmp_path / "second")
+    files = sorted(path.relative_to(from_zip) for path in from_zip.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(from_folder) for path in from_folder.rglob("*") if path.is_file())
+    assert all((from_zip / name).read_bytes() == (from_folder / name).read_bytes() for name in files)
+
+
+def _link(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("names", "content"),
+    [
+        (["../evil.json"], b"{}"), (["/tmp/evil.json"], b"{}"), (["D/../../evil.json"], b"{}"),
+        ([_link("D/plans.json")], b"/etc/passwd"), (["D/plans.json", "D/plans.json"], b"{}"), (["D/run.sh"], b"#!"),
+        (["D/bomb.json"], b"0" * (64 << 20)),
+    ],
+    ids=["above", "absolute", "inside and above", "link", "twice", "foreign", "bomb"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_unsafe_zip_is_refused(names: list[Any], content: bytes, root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_fullres", ("0",))
+    archive = made.zipped(root, tmp_path / "model.zip")
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as packed:
+        for name in names:
+            packed.writestr(name, content, zipfile.ZIP_DEFLATED)
+    refused(archive, tmp_path, "model.zip: refused to open this archive")
+    assert not (tmp_path / "evil.json").exists() and not Path("/tmp/evil.json").exists()
+
+
+def test_inputs_that_are_no_results(root: Root, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", tmp_path, "there is no such folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", tmp_path, "is no results folder of nnU-Net v2")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", tmp_path, "nor a zip archive")
+    made.model_folder(root, "3d_fullres", ())
+    refused(root, tmp_path, "none with a checkpoint")
+    made.model_folder(root.with_name("Dataset008_Other"), "3d_fullres", ("0",))
+    refused(root.parent, tmp_path, "several datasets .Dataset007_Made, Dataset008_Other")
+    made.information(root, ["2d"])
+    refused(root, tmp_path, "nnU-Net selected nnUNetTrainer__nnUNetPlans__2d, which is not in")
+    (root / "inference_information.json").write_text("[]")
+    refused(root, tmp_path, "is not what nnU-Net writes")
+
+
+def test_damage_inside_a_zip_is_named_by_the_zip(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    (folder / "plans.json").write_text("{")
+    refused(
+        made.zipped(root, tmp_path / "model.zip"), tmp_path, r"model\.zip/Dataset007_Made/.*/plans.json: not valid JSON"
+    )
+    (folder / "dataset.json").unlink()
+    (folder / "plans.json").write_text(json.dumps(made.plans_record()))
+    refused(root, tmp_path, "dataset.json: the file does not exist", DamagedFileError)
+
+
+def test_an_existing_output_stays(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_fullres", ("0",))
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    with pytest.raises(ModelError, match="exists already"):
+        imported(root, tmp_path)
+    assert not list((tmp_path / "out" / "model").iterdir())
+
+
+def test_plans_that_cannot_be_followed_are_named(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_fullres", ("0",), plans=made.plans_record(**{"3d_fullres": made.entry(
+        normalization_schemes=["MyNormalization"])}))  # fmt: skip
+    refused(root, tmp_path, "plans.json: .*MyNormalization is not available", PlansError)
+
+
+def test_equal_inputs_give_equal_models(root: Root, tmp_path: Path) -> None:
+    made.model_folder(root, "3d_fullres")
+    one, two = imported(root, tmp_path), import_model(root, tmp_path / "second")
+    assert (one / "model.json").read_bytes() == (two / "model.json").read_bytes()
+    assert np.array_equal(*(np.fromfile(path / "3d_fullres/fold_0/model.safetensors", np.uint8) for path in (one, two)))
