@@ -3,10 +3,11 @@
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 DATA ?= ../shared/data
+PEER ?= .venv-peer
 BIN := .venv/bin
 SNAKEFILES := Snakefile $(wildcard workflow/rules/*.smk)
 
-.PHONY: setup demo test test-fast lint format types acceptance bench schema clean
+.PHONY: setup setup-slurm demo test test-fast test-slurm lint format types acceptance parity bench schema clean
 
 setup: .venv/ready
 
@@ -15,6 +16,13 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,dev]'
+	touch $@
+
+# The executor costs every start of Snakemake 0.3 s, so it is installed only where there is a cluster.
+setup-slurm: .venv/slurm
+
+.venv/slurm: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,slurm,dev]'
 	touch $@
 
 # snakefmt needs another `packaging` than Snakemake accepts, so it lives in an environment of its own.
@@ -29,10 +37,14 @@ demo: setup
 	@$(BIN)/segwright status demo/results
 
 test: setup lint
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance' tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance and not slurm' tests
 
 test-fast: setup
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance and not workflow' tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup -m 'not acceptance and not slurm and not workflow' tests
+
+# As root on Debian: installs SLURM, starts a cluster on this machine, runs the workflow on it and stops it again.
+test-slurm: setup-slurm
+	$(BIN)/python -m tests.slurm.run
 
 lint: setup .venv-snakefmt/ready
 	$(BIN)/ruff check .
@@ -50,11 +62,20 @@ types: setup
 	$(BIN)/mypy
 
 # Long runs on real images; DATA= names their folder. Results are written to benchmarks/results/acceptance.md.
-acceptance: setup
+acceptance: setup-slurm
 	$(BIN)/python -m pytest -m acceptance tests -v --data $(DATA)
 
-bench: setup
-	$(BIN)/python -m benchmarks.run
+# nnU-Net v2 itself beside segwright; PEER= names an environment that has it. Results: benchmarks/results/parity.md.
+parity: setup $(filter .venv-peer/ready,$(PEER)/ready)
+	$(BIN)/python -m benchmarks.peer.run --peer $(PEER) --data $(DATA)
+
+.venv-peer/ready: benchmarks/peer/install.sh | setup
+	PYTHON=$(BIN)/python sh benchmarks/peer/install.sh .venv-peer
+	touch $@
+
+# nnU-Net v2 and segwright in turn; PEER= as above, ONLY= a part of the stages' names. Results: benchmarks/results/speed.md.
+bench: setup $(filter .venv-peer/ready,$(PEER)/ready)
+	$(BIN)/python -m benchmarks.run --peer $(PEER) --data $(DATA) --only '$(ONLY)'
 
 # The configuration file and its schema are generated from the typed settings.
 schema: setup

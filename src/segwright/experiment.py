@@ -7,8 +7,9 @@ input functions are thin calls of these, so that they can be tested without Snak
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
-from segwright.core.errors import SettingsError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SettingsError, brief
 from segwright.core.files import read_json
 from segwright.core.settings import (
     ExecutionSettings,
@@ -26,6 +27,7 @@ from segwright.core.settings import (
     TrainingSettings,
     to_plain,
 )
+from segwright.inspection.names import PLACEHOLDER
 
 ALL = "all"
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
@@ -65,6 +67,8 @@ class Experiment:
         """
         settings = load_settings(config)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
+        for listed in datasets.values():
+            _require_plain_paths(listed)
         counts = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
         experiment = Experiment(
             settings, datasets, {name: count for name, count in counts.items() if count is not None}
@@ -86,29 +90,38 @@ class Experiment:
 
     def batches(self, dataset: str) -> list[str]:
         """Non-empty batches of training cases."""
-        return list(self._members(dataset, self.datasets[dataset].training))
+        return list(self._training_batches[dataset])
 
     def test_batches(self, dataset: str) -> list[str]:
         """Non-empty batches of test cases; empty without imagesTs."""
-        return list(self._members(dataset, self.datasets[dataset].test))
+        return list(self._test_batches[dataset])
 
     def training_cases(self, dataset: str, batch: str) -> list[str]:
-        return self._members(dataset, self.datasets[dataset].training)[batch]
+        return [case.case_id for case in self._training_batches[dataset][batch]]
 
     def test_cases(self, dataset: str, batch: str) -> list[str]:
-        return self._members(dataset, self.datasets[dataset].test)[batch]
+        return [case.case_id for case in self._test_batches[dataset][batch]]
 
     def training_files(self, dataset: str, batch: str) -> list[str]:
         """Raw images and labels of a batch."""
-        wanted = set(self.training_cases(dataset, batch))
-        return _files(case for case in self.datasets[dataset].training if case.case_id in wanted)
+        return _files(self._training_batches[dataset][batch])
 
     def test_files(self, dataset: str, batch: str) -> list[str]:
-        wanted = set(self.test_cases(dataset, batch))
-        return _files(case for case in self.datasets[dataset].test if case.case_id in wanted)
+        return _files(self._test_batches[dataset][batch])
 
-    def _members(self, dataset: str, cases: tuple[Case, ...]) -> dict[str, list[str]]:
-        return cases_by_batch((case.case_id for case in cases), self.settings.datasets[dataset].batches)
+    @cached_property
+    def _training_batches(self) -> dict[str, dict[str, list[Case]]]:
+        """Per dataset and batch its cases. The graph asks for them many times a batch."""
+        return {name: self._batched(name, dataset.training) for name, dataset in self.datasets.items()}
+
+    @cached_property
+    def _test_batches(self) -> dict[str, dict[str, list[Case]]]:
+        return {name: self._batched(name, dataset.test) for name, dataset in self.datasets.items()}
+
+    def _batched(self, dataset: str, cases: tuple[Case, ...]) -> dict[str, list[Case]]:
+        by_id = {case.case_id: case for case in cases}
+        members = cases_by_batch(by_id, self.settings.datasets[dataset].batches)
+        return {batch: [by_id[case_id] for case_id in case_ids] for batch, case_ids in members.items()}
 
     # folds
 
@@ -193,6 +206,8 @@ class Experiment:
 
     def training_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).training.resolved())
+        if settings["on_divergence"] == "stop":
+            del settings["on_divergence"]  # as before there was this choice, so that older trainings still fit
         return {key: value for key, value in settings.items() if key not in _NOT_IN_TRAINING_PARAMS}
 
     def prediction_params(self, pipeline: str) -> dict[str, Any]:
@@ -218,16 +233,20 @@ def folds_in_file(splits: SplitSettings, dataset: Dataset) -> int | None:
 
 def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
     """Read a plan's ``configurations.json``, in plans order."""
-    record = read_json(Path(plan_folder) / "configurations.json")
-    return {
-        name: PlannedConfiguration(
-            name=name,
-            data_id=entry["data_id"],
-            previous_stage=entry["previous_stage"],
-            next_stages=tuple(entry["next_stages"]),
-        )
-        for name, entry in record["configurations"].items()
-    }
+    path = Path(plan_folder) / "configurations.json"
+    record = read_json(path)
+    try:
+        return {
+            name: PlannedConfiguration(
+                name=name,
+                data_id=entry["data_id"],
+                previous_stage=entry["previous_stage"],
+                next_stages=tuple(entry["next_stages"]),
+            )
+            for name, entry in record["configurations"].items()
+        }
+    except MALFORMED as problem:
+        raise DamagedFileError(path, f"not the overview of a plan ({brief(repr(problem))})") from problem
 
 
 def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
@@ -268,10 +287,25 @@ def largest_image_mb(inspection: Mapping[str, Any]) -> float:
     return 4e-6 * max(voxels, default=0)
 
 
-def _files(cases: Any) -> list[str]:
+def _files(cases: Iterable[Case]) -> list[str]:
     files: list[str] = []
     for case in cases:
         files.extend(str(path) for path in case.image_files)
         if case.label_file is not None:
             files.append(str(case.label_file))
     return files
+
+
+def _require_plain_paths(dataset: Dataset) -> None:
+    """Snakemake takes ``{x}`` and ``<x>`` in the name of a file for something else, and cannot be told otherwise.
+
+    Raises:
+        DatasetError: names the file.
+    """
+    files = [path for case in (*dataset.training, *dataset.test) for path in (*case.image_files, case.label_file)]
+    for path in map(str, (dataset.folder, *files)):
+        if PLACEHOLDER.search(path):
+            raise DatasetError(
+                f"{path}: the name holds a brace or a word in angle brackets, which the workflow takes for a"
+                " placeholder; rename it"
+            )

@@ -14,11 +14,9 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, read_json
-from segwright.core.slices import PreprocessPlan
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations
-from segwright.preprocessing.memory import estimate_batch_memory_mb
 
 try:
     EXPERIMENT = Experiment.load(config)
@@ -93,17 +91,26 @@ def preprocessed_indices(wildcards):
 # --- the plan and what it decides --------------------------------------------------------------------------------------
 
 
+def plan_folder(dataset, pipeline):
+    """The folder of the plan; asks for the plan first.
+
+    A job that a scheduler started is a Snakemake of its own that knows no other job: what it needs is there.
+    """
+    if workflow.remote_exec:
+        return f"{RESULTS}/{dataset}/{pipeline}/plan"
+    return checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan
+
+
 def plan_of(dataset, pipeline):
     """The planned configurations; asks for the plan first."""
-    return read_configurations(checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan)
+    return read_configurations(plan_folder(dataset, pipeline))
 
 
 def plan_file(name):
     """Input function: one file of the plan folder."""
 
     def path(wildcards):
-        plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
-        return f"{plan}/{name}"
+        return f"{plan_folder(wildcards.dataset, wildcards.pipeline)}/{name}"
 
     return path
 
@@ -127,16 +134,26 @@ def preprocess_slice(wildcards):
     waiting = None
     for pipeline in EXPERIMENT.pipelines:
         try:
-            folder = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=pipeline).output.plan
+            folder = plan_folder(wildcards.dataset, pipeline)
         except IncompleteCheckpointException as incomplete:
             waiting = waiting or incomplete
             continue
+        if workflow.remote_exec and not Path(folder, "configurations.json").is_file():
+            continue  # another pipeline's, not planned yet
         for planned in read_configurations(folder).values():
             if planned.data_id == wildcards.data_id:
                 return read_json(f"{folder}/{planned.name}.preprocess.json")
     if waiting is not None:
         raise waiting
     raise WorkflowError(f"no plan of {wildcards.dataset} has the preprocessed data {wildcards.data_id}")
+
+
+def batch_memory_mb(records, preprocess, threads):
+    """Memory of a preprocessing job. What handles arrays is imported only where such a job is to run."""
+    from segwright.core.slices import PreprocessPlan
+    from segwright.preprocessing.memory import estimate_batch_memory_mb
+
+    return estimate_batch_memory_mb(records, PreprocessPlan.from_json(preprocess), threads)
 
 
 def index_of(dataset, data_id):
@@ -255,12 +272,17 @@ def all_fold_files(name):
 # --- the selected model ------------------------------------------------------------------------------------------------
 
 
+def selection_folder(dataset, pipeline):
+    """The folder of the selection; asks for plan and selection first, as :func:`plan_folder` does."""
+    if workflow.remote_exec:
+        return f"{RESULTS}/{dataset}/{pipeline}/selection"
+    plan_of(dataset, pipeline)
+    return checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection
+
+
 def selection_of(dataset, pipeline):
     """The content of selection.json; asks for the selection first."""
-    plan_of(dataset, pipeline)
-    return read_json(
-        f"{checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection}/selection.json"
-    )
+    return read_json(f"{selection_folder(dataset, pipeline)}/selection.json")
 
 
 def selected_members(wildcards):
@@ -287,9 +309,7 @@ def model_folds(wildcards, configuration):
 
 def selection_file(wildcards):
     """selection.json, through its checkpoint."""
-    plan_of(wildcards.dataset, wildcards.pipeline)
-    folder = checkpoints.select_best.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.selection
-    return f"{folder}/selection.json"
+    return f"{selection_folder(wildcards.dataset, wildcards.pipeline)}/selection.json"
 
 
 def winner_label_maps(wildcards):
@@ -356,7 +376,7 @@ def packaged_files(name):
 
 def packaged_slices(wildcards):
     """The predict slices of the configurations that go into the model."""
-    plan = checkpoints.plan.get(dataset=wildcards.dataset, pipeline=wildcards.pipeline).output.plan
+    plan = plan_folder(wildcards.dataset, wildcards.pipeline)
     return [f"{plan}/{configuration}.predict.json" for configuration in members_and_previous_stages(wildcards)]
 
 

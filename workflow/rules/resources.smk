@@ -1,5 +1,12 @@
 # What jobs need of the machine. Never part of a result.
 
+import time
+
+from segwright.training.memory_limit import raised_memory_mb
+
+STARTED = time.time()
+SNAKEMAKE_MB = 400  # under a scheduler two Snakemakes stand around each script, and their memory counts as the job's
+
 
 def gpu_count(wildcards):
     """GPU jobs take a GPU slot unless the user chose the CPU."""
@@ -18,7 +25,7 @@ def file_size_mb(path):
 
 
 def inspection_memory_mb(wildcards, input):
-    return 500 + int(25 * max(map(file_size_mb, input.files), default=0))
+    return SNAKEMAKE_MB + 400 + int(25 * max(map(file_size_mb, input.files), default=0))
 
 
 def largest_case_mb(wildcards):
@@ -32,11 +39,14 @@ def preprocessing_memory_mb(wildcards, input, threads):
     records = Path(str(input.inspection))
     if not records.is_file():
         return 1000
-    return estimate_batch_memory_mb(read_json(records), PreprocessPlan.from_json(preprocess_slice(wildcards)), threads)
+    return SNAKEMAKE_MB + batch_memory_mb(read_json(records), preprocess_slice(wildcards), threads)
 
 
 def training_memory_mb(wildcards, attempt):
-    return EXECUTION.train_mem_mb
+    """As set; twice as much after every attempt that ran out of it, never because of the number of attempts alone."""
+    folder = getattr(workflow.executor_settings, "logdir", None) or ".snakemake/slurm_logs"
+    fold = f"{wildcards.dataset}_{wildcards.pipeline}_{wildcards.configuration}_{wildcards.fold}"
+    return raised_memory_mb(EXECUTION.train_mem_mb, Path(folder) / "rule_train_fold" / fold, STARTED)
 
 
 def prediction_memory_mb(wildcards, attempt):
@@ -47,10 +57,10 @@ def prediction_memory_mb(wildcards, attempt):
 
 def evaluation_memory_mb(wildcards):
     """Two label maps and their joint histogram."""
-    return 500 + int(4 * largest_case_mb(wildcards))
+    return SNAKEMAKE_MB + 400 + int(4 * largest_case_mb(wildcards))
 
 
 def ensemble_memory_mb(wildcards):
     """The probabilities of all classes, twice."""
     outputs = EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs
-    return 700 + int(largest_case_mb(wildcards) * (2 + 3 * outputs))
+    return SNAKEMAKE_MB + 600 + int(largest_case_mb(wildcards) * (2 + 3 * outputs))

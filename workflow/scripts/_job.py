@@ -21,6 +21,7 @@ except ModuleNotFoundError:
 from segwright.core.configfile import load_settings
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import SegwrightError
+from segwright.core.files import storage_error
 from segwright.core.settings import ExecutionSettings
 
 Snakemake = Any
@@ -43,19 +44,29 @@ class Job:
 def run(main: Callable[[Snakemake], None], snakemake: Snakemake) -> None:
     """Run a script's ``main``: log to the rule's log file, and end with one message where a user can mend the cause."""
     log_file = Path(str(snakemake.log[0]))
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setLevel(logging.INFO if snakemake.rule in ("train_fold",) else logging.WARNING)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[to_file, to_terminal], force=True
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[to_terminal], force=True
     )
+    logging.raiseExceptions = False  # a full disk cannot take the log either; one message on the terminal is enough
     try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+        to_file.setFormatter(to_terminal.formatter)
+        logging.getLogger().addHandler(to_file)
         main(snakemake)
         logging.info("%s finished", snakemake.rule)
     except SegwrightError as error:
         logging.error("%s", error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        problem = storage_error(Path(str(error.filename or log_file)), error)
+        if problem is None:
+            logging.exception("%s failed", snakemake.rule)
+            raise
+        logging.error("%s", problem)
+        sys.exit(problem.exit_code)
     except BaseException:
         logging.exception("%s failed", snakemake.rule)
         raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from segwright.core.settings import ExecutionSettings
@@ -26,14 +27,27 @@ def leased_device(execution: ExecutionSettings) -> Iterator[str]:
 
 
 def seconds_left(
-    execution: ExecutionSettings, runtime_min: float | None, environment: Mapping[str, str] = os.environ
+    execution: ExecutionSettings,
+    runtime_min: float | None,
+    environment: Mapping[str, str] = os.environ,
+    clock: Callable[[], float] = time.time,
 ) -> float | None:
     """Seconds a training may use, or None without a deadline (design, decision 8).
 
-    ``auto`` sets a deadline only under a scheduler, where a job that ends itself is submitted again.
+    ``auto`` sets a deadline only under a scheduler, where a job that ends itself is submitted again. The limit is what
+    was asked for; where SLURM says when the job ends (newer than 22.05) and that is sooner, it is that.
+
+    Args:
+        runtime_min: time limit the job asked for, in minutes.
+        clock: seconds since 1970.
     """
     under_scheduler = bool(environment.get("SLURM_JOB_ID"))
     wanted = execution.deadline == "always" or (execution.deadline == "auto" and under_scheduler)
-    if not wanted or runtime_min is None:
+    limits_s = [] if runtime_min is None else [runtime_min * 60]
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    if under_scheduler and end.isdigit():
+        limits_s.append(max(int(end) - clock(), 0))
+    if not wanted or not limits_s:
         return None
-    return max(runtime_min - execution.deadline_margin_min, runtime_min / 2) * 60
+    limit_s = min(limits_s)
+    return max(limit_s - execution.deadline_margin_min * 60, limit_s / 2)
