@@ -57,7 +57,7 @@ def compare_patch_sizes(table: Table) -> None:
             and tuple(int(edge) for edge in theirs[2]) == mine.loader_patch_size
             and theirs[3] == mine.flip_axes
         )
-    table.row("patch sizes of the loader, angles, flips: 5000 patches", wrong, 0)
+    table.row("5000 patches: patch sizes of the loader, angles, flips", wrong, 0)
 
 
 def compare_schedule(table: Table) -> None:
@@ -69,7 +69,7 @@ def compare_schedule(table: Table) -> None:
     for epoch in range(1000):
         scheduler.step(epoch)
         worst = max(worst, abs(optimizer.param_groups[0]["lr"] - learning_rate(epoch, settings)))
-    table.row("learning rate: 1000 epochs", worst, 1e-15)
+    table.row("1000 epochs: learning rate", worst, 1e-15)
 
 
 def compare_splits(table: Table) -> None:
@@ -84,7 +84,7 @@ def compare_splits(table: Table) -> None:
             [(list(fold.train), list(fold.val)) for fold in mine],
             [([str(name) for name in fold["train"]], [str(name) for name in fold["val"]]) for fold in theirs],
         )
-    table.row("cases of folds: 5 datasets", wrong, 0, " folds")
+    table.row("5 datasets: cases of folds", wrong, 0, " folds")
 
 
 def compare_places(plan: Planned, configuration: str, table: Table) -> None:
@@ -147,7 +147,7 @@ def compare_validation_sample(plan: Planned, configuration: str, table: Table) -
     name = f"{plan.dataset.name} {configuration}: validation sample"
     table.row(f"{name}, image", largest_difference(image, theirs["image"]), 0)
     heads = [largest_difference(mine, head) for mine, head in zip(targets, theirs["segmentation"], strict=True)]
-    table.row(f"{name}, {len(heads)} targets", max(heads), 0)
+    table.row(f"{name}, all targets", max(heads), 0)
     assert (target_regions(labels) is None) == (len(targets[0]) == 1)
 
 

@@ -61,7 +61,8 @@ def compare_folder(plan: Planned, folder: Path, name: str, table: Table) -> None
     table.row(f"{name}: counts and metrics", summary_difference(ours, peers), 1e-12)
     theirs = [rule_values(entry["labels_or_regions"]) for entry in arguments]
     mine = [rule_values(list(rule.labels_or_regions)) for rule in found.rules]
-    table.row(f"{name}: rules ({len(theirs)} accepted of {len(found.trials)})", float(mine != theirs), 0)
+    accepted = f"{len(theirs)} of {len(found.trials)} rules accepted"
+    table.row(f"{name}, {accepted}: decisions about postprocessing that differ", float(mine != theirs), 0)
     changed = 0
     for path in files.values():
         after = apply_rules(read_label(path, reader).array_zyx, found.rules)

@@ -223,12 +223,18 @@ def model_folder(plan: Planned, configuration: str, weights: Sequence[Path], fol
 
 
 def predict_peers(
-    model: Path, cases: Sequence[Case], output: Path, mirroring: bool, previous: Path | None = None
+    model: Path,
+    cases: Sequence[Case],
+    output: Path,
+    mirroring: bool,
+    previous: Path | None = None,
+    count: int | None = None,
 ) -> None:
+    """With the first ``count`` folds, or all."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     output.mkdir()
-    folds = tuple(sorted(int(path.name[5:]) for path in model.glob("fold_*")))
+    folds = tuple(sorted(int(path.name[5:]) for path in model.glob("fold_*")))[:count]
     with quiet():
         predictor = nnUNetPredictor(
             use_mirroring=mirroring, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ from segwright.training.loss import LOSSES, LossOptions, deep_supervision_weight
 from segwright.training.metrics import hard_counts
 from segwright.training.optimizer import build_optimizer
 
-LOSS_TOLERANCE, CURVE_TOLERANCE, STEPS = 1e-6, 1e-4, 20
+LOSS_TOLERANCE, CURVE_TOLERANCE, FLOAT64_TOLERANCE, STEPS = 1e-6, 1e-4, 1e-6, 20
 
 
 def main() -> None:
@@ -61,19 +63,33 @@ def compare_loss(plan: Planned, configuration: str, table: Table) -> None:
 
 
 def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
+    """Losses of some steps from the weights the peer begins with; in float64 all but the losses themselves agree."""
     entry, options = plan.plans.configuration(configuration), loss_options(plan, configuration)
     batch = training_batch(plan, configuration)
     channels = batch.images.shape[1]
-    theirs = peer_network(entry.architecture, channels, options.num_outputs)
-    mine = our_network(entry.architecture, channels, options.num_outputs, theirs.state_dict())
-    trainer = peer_trainer(plan, configuration, theirs)
-    with quiet():
-        peers = [
-            float(trainer.train_step({"data": torch.from_numpy(batch.images), "target": tensors(batch)})["loss"])
-            for _ in range(STEPS)
-        ]
-    ours = our_steps(mine, batch, options)
-    table.row(f"{plan.dataset.name}: loss of {STEPS} steps", largest_difference(ours, peers), CURVE_TOLERANCE)
+
+    def peers(change: float = 0.0, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, list[float]]:
+        network = peer_network(entry.architecture, channels, options.num_outputs, moved=0.0)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1 + change * torch.randn_like(parameter))
+        trainer = peer_trainer(plan, configuration, network.to(dtype))
+        start = our_network(entry.architecture, channels, options.num_outputs, network.state_dict())
+        data = {"data": torch.from_numpy(batch.images).to(dtype), "target": tensors(batch)}
+        with quiet():
+            return start.to(dtype), [float(trainer.train_step(data)["loss"]) for _ in range(STEPS)]
+
+    start, theirs = peers()
+    ours = our_steps(start, batch, options)
+    name = plan.dataset.name
+    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), CURVE_TOLERANCE)
+    start, exact = peers(dtype=torch.float64)
+    ours = our_steps(start, replace(batch, images=batch.images.astype(np.float64)), options)
+    table.row(f"{name}: loss of {STEPS} steps, both in float64", largest_difference(ours, exact), FLOAT64_TOLERANCE)
+    moved = largest_difference(theirs, peers(1e-7)[1])
+    table.report(
+        f"{name}: the peer's loss of {STEPS} steps when its weights change by 1e-7 of themselves", f"{moved:.2g}"
+    )
 
 
 def our_steps(network: torch.nn.Module, batch: Batch, options: LossOptions, steps: int = STEPS) -> list[float]:

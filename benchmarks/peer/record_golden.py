@@ -21,6 +21,7 @@ from benchmarks.peer.common import SEED, quiet, workplace
 from benchmarks.peer.compare_evaluation import make_predictions, rule_values, threads_for_processes
 from benchmarks.peer.compare_prediction import float32_sums
 from benchmarks.peer.compare_preprocessing import normal_key
+from benchmarks.peer.record_augmentation import record_augmentation, record_plans
 from benchmarks.peer.small import peer_network, phantom
 from segwright.core.dataset import key_text
 from segwright.core.plans import Configuration
@@ -51,6 +52,8 @@ def main() -> None:
         numbers["evaluation"] = record_evaluation(work)
         numbers["patches"] = record_patches()
         record_prediction(numbers["preprocessing"]["plain"])
+    record_plans(numbers["versions"])
+    record_augmentation(numbers["versions"])
     (GOLDEN / "numbers.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
 
 

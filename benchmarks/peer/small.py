@@ -103,8 +103,10 @@ def _centre(array: np.ndarray, patch: tuple[int, ...]) -> np.ndarray:
     return np.pad(cut, [(0, 0)] * (array.ndim - 3) + short)
 
 
-def peer_network(architecture: Architecture, inputs: int, outputs: int, deep_supervision: bool = True) -> Any:
-    """The peer's network with its own initial weights, all of them moved a little: zeros would hide differences."""
+def peer_network(
+    architecture: Architecture, inputs: int, outputs: int, deep_supervision: bool = True, moved: float = 0.05
+) -> Any:
+    """The peer's network with its own initial weights, by default moved a little: zeros would hide differences."""
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     entry = json.loads(json.dumps(architecture.to_json()))
@@ -116,7 +118,7 @@ def peer_network(architecture: Architecture, inputs: int, outputs: int, deep_sup
         )  # fmt: skip
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+            parameter.add_(torch.randn_like(parameter) * moved)
     return network
 
 
