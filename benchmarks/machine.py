@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
 
+PEER_PACKAGES = ("nnunetv2", "batchgenerators", "batchgeneratorsv2", "numpy", "torch")
 PACKAGES = ("numpy", "torch", "snakemake")
 
 
@@ -22,6 +24,18 @@ def versions_text(packages: tuple[str, ...] = PACKAGES) -> str:
     own = f"segwright {importlib.metadata.version('segwright')}{_commit()}"
     others = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return ", ".join([own, f"Python {platform.python_version()}", *others])
+
+
+@functools.cache
+def peer_versions_text(python: Path, packages: tuple[str, ...] = PEER_PACKAGES) -> str:
+    """Such as ``peer: nnunetv2 2.8.1, torch 2.13.0``, asked of the interpreter it is installed for."""
+    code = (
+        "import sys, importlib.metadata as m;"
+        "there = {d.metadata['Name'].lower(): d.version for d in m.distributions()};"
+        "print(', '.join(f'{n} {there[n]}' for n in sys.argv[1:] if n in there))"
+    )
+    done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True)
+    return f"peer: {done.stdout.strip()}"
 
 
 def _cpu_model() -> str:

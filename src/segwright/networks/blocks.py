@@ -75,8 +75,19 @@ class ConvBlock(nn.Module):
         self.activation = activation
 
     def forward(self, features: Tensor) -> Tensor:
-        features = self.norm(self.conv(features))
+        features = normalized(self.norm, self.conv(features))
         return functional.leaky_relu_(features, LEAKY_SLOPE) if self.activation else features
+
+
+def normalized(norm: Any, features: Tensor) -> Tensor:
+    """``norm(features)`` of an instance norm without running statistics.
+
+    On a CPU torch normalises groups of one channel, which is the same thing, up to five times faster: instance norm
+    copies its input first. On other devices instance norm has the faster kernels.
+    """
+    if features.device.type != "cpu":
+        return norm(features)
+    return functional.group_norm(features, features.shape[1], norm.weight, norm.bias, norm.eps)
 
 
 class ConvStack(nn.Module):

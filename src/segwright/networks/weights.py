@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from segwright.core.errors import DamagedFileError, ModelError
+from segwright.core.errors import DamagedFileError, ModelError, brief
 from segwright.core.files import write_bytes
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
@@ -87,7 +87,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, OSError, ValueError) as problem:
-        raise DamagedFileError(path, f"not a readable safetensors file ({problem})") from problem
+        raise DamagedFileError(path, f"not a readable safetensors file ({brief(str(problem), 300)})") from problem
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:

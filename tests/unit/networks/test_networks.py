@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from segwright.core.architecture import Architecture
 from segwright.core.errors import PlansError, SettingsError
+from segwright.networks.blocks import normalized
 from segwright.networks.build import NETWORKS, build_network
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import with_aliases
@@ -126,3 +128,20 @@ def test_wrong_numbers_and_unknown_names_are_named() -> None:
     with pytest.raises(SettingsError, match="did you mean plain_unet"):
         build_network(replace(HIPPOCAMPUS, kind="plain_unett"), 1, 3)
     assert {"plain_unet", "residual_unet"} <= set(NETWORKS.names())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (2, 3, 4, 6, 5)])
+def test_normalization_on_the_cpu_is_instance_norm(shape: tuple[int, ...], affine: bool) -> None:
+    operator = nn.InstanceNorm2d if len(shape) == 4 else nn.InstanceNorm3d
+    norm = operator(shape[1], eps=1e-3, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    features = torch.randn(shape, dtype=torch.float64).add_(3).requires_grad_()
+    norm = norm.double()
+    wanted, found = norm(features), normalized(norm, features)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(wanted)
+    theirs, ours = (torch.autograd.grad((result * weights).sum(), features)[0] for result in (wanted, found))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
