@@ -42,17 +42,21 @@ class Project:
     folder: Path
     config: dict[str, Any]
 
-    def run(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1, python_path: Path | None = None) -> Run:
-        """Write the configuration and run Snakemake; jobs are counted by rule, collection targets left out."""
+    def prepare(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1) -> list[str]:
+        """Write the configuration; gives the command that runs Snakemake."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config_file = self.folder / "config.yaml"
         config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        command = [
+        return [
             sys.executable, "-m", "snakemake", *targets,
             "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder),
             "--configfile", str(config_file), "--workflow-profile", str(ROOT / "profiles" / "default"),
             "--cores", str(cores), *options,
         ]  # fmt: skip
+
+    def run(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1, python_path: Path | None = None) -> Run:
+        """Write the configuration and run Snakemake; jobs are counted by rule, collection targets left out."""
+        command = self.prepare(*targets, options=options, cores=cores)
         environment = {**os.environ, **({"PYTHONPATH": str(python_path)} if python_path else {})}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         output = done.stdout + done.stderr

@@ -18,8 +18,10 @@ import pytest
 import SimpleITK as sitk
 
 from segwright.core.dataset import batch_of
+from segwright.core.versions import STAGE_MODULES
 from segwright.phantom import make_phantom
-from tests.workflow.runner import TINY, Project
+from tests.unit.core import test_versions
+from tests.workflow.runner import ROOT, TINY, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("reruns"), pytest.mark.timeout(1500)]
 
@@ -28,6 +30,7 @@ BATCHES = 2
 FINISH = Counter(finish_test=1, report=1)
 SELECT_AND_BELOW = Counter(select_best=1, determine_postprocessing=1, package_model=1, predict_test=1) + FINISH
 ENSEMBLE = Counter(evaluate_ensemble=1)
+STORES = ("inspection/values/*.npz", "preprocessed/*/cases/*.safetensors")
 REPLAN = Counter(inspect_batch=1, collect_checks=1, require_valid_dataset=1, fingerprint=1, split=1, plan=1)
 
 
@@ -182,6 +185,83 @@ def test_report_title_changed(project: Project) -> None:
     project.config["report"] = {"title": "Another title"}
     assert project.must_run().jobs == Counter(report=1)
     assert "Another title" in (project.folder / f"results/{NAME}/default/report.html").read_text()
+
+
+def test_config_on_the_command_line(project: Project) -> None:
+    """`--config` goes over the file for this run alone; sections are merged, not replaced."""
+    override = ("--config", 'report={"title": "For one run"}')
+    assert project.must_run(options=override).jobs == Counter(report=1)
+    assert "For one run" in (project.folder / f"results/{NAME}/default/report.html").read_text()
+    assert project.must_run(options=("--config", 'execution={"jobs_per_gpu": 2}')).jobs == Counter(
+        report=1
+    )  # the title again
+    assert project.must_run().jobs == Counter()
+
+
+def test_code_changed_without_a_raised_version(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workflow runs nothing again; the guard test is what notices."""
+    copy = changed_library(tmp_path, "selection/best.py", "CHANGED = True\n")
+    assert project.must_run(python_path=copy).jobs == Counter()
+    before = {stage: test_versions.stage_digest(stage) for stage in STAGE_MODULES}
+    monkeypatch.setattr(test_versions, "PACKAGE", copy / "segwright")
+    assert [stage for stage, digest in before.items() if test_versions.stage_digest(stage) != digest] == ["selection"]
+    with pytest.raises(AssertionError, match="the code of stage `selection` changed: if results change, raise"):
+        test_versions.test_changed_code_comes_with_a_decision("selection")
+
+
+def test_stage_version_raised(project: Project, tmp_path: Path) -> None:
+    copy = changed_library(tmp_path, "core/versions.py", "STAGE_VERSION['reporting'] += 1\n")
+    assert project.must_run(python_path=copy).jobs == Counter(report=1)
+    assert project.must_run(python_path=copy).jobs == Counter()
+    assert project.must_run().jobs == Counter(report=1)
+
+
+def test_winner_changes(project: Project) -> None:
+    """One candidate less: nothing is trained, what rests on the winner is made again."""
+    before = project.json(f"results/{NAME}/default/selection/selection.json")
+    other = next(name for name in ("2d", "3d_fullres") if [name] != before["members"])
+    project.config["defaults"]["training"]["configurations"] = [other]
+    jobs = project.must_run().jobs
+    after = project.json(f"results/{NAME}/default/selection/selection.json")
+    assert after["members"] == [other] != before["members"]
+    batches = 2  # of test images, since one was added
+    predicted = 0 if other in before["members"] else batches
+    assert jobs - Counter(predict_test=batches) == SELECT_AND_BELOW - Counter(predict_test=1)
+    assert jobs["predict_test"] == predicted
+
+
+def test_label_corrected_in_one_case(project: Project, data: Path) -> None:
+    """That case is inspected and preprocessed again, and no other."""
+    label = images(data, "labelsTr")[0]
+    image = sitk.ReadImage(str(label))
+    array = sitk.GetArrayFromImage(image)
+    array[tuple(np.argwhere(array == 1)[0])] = 2
+    corrected = sitk.GetImageFromArray(array)
+    corrected.CopyInformation(image)
+    sitk.WriteImage(corrected, str(label))
+    root = project.folder / f"results/{NAME}/data"
+    kept = {path: path.stat().st_mtime_ns for place in STORES for path in root.glob(place)}
+    stores = len(list(root.glob("preprocessed/*/index.json")))
+    assert project.must_run("preprocess_all").jobs == REPLAN + Counter(preprocess_batch=1, index_preprocessed=1)
+    case = label.name.removesuffix(".nii.gz")
+    now = {path: path.stat().st_mtime_ns for place in STORES for path in root.glob(place)}
+    changed = {path.name.split(".")[0] for path in now.keys() | kept.keys() if now.get(path) != kept.get(path)}
+    assert changed == {case} and stores == 2
+
+
+@pytest.mark.acceptance
+def test_label_corrected_in_one_case_retrains_the_folds(project: Project) -> None:
+    assert project.must_run().jobs == training_of(1) + SELECT_AND_BELOW + Counter(predict_test=1)
+
+
+def changed_library(folder: Path, module: str, line: str) -> Path:
+    """A copy of the library with one line more; a folder for PYTHONPATH."""
+    shutil.copytree(ROOT / "src" / "segwright", folder / "segwright", ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "segwright" / module).open("a") as stream:
+        stream.write(line)
+    return folder
 
 
 def set_num_training(data: Path, count: int) -> None:

@@ -86,7 +86,9 @@ def labels_by_name(declared: Any, path: Path) -> dict[str, int]:
     Raises:
         DatasetError: not a mapping of numbers to different names, or no 0.
     """
-    if not isinstance(declared, Mapping) or not all(str(value).isdigit() for value in declared):
+    if not isinstance(declared, Mapping) or not all(
+        str(value).isdecimal() and len(str(value)) < 6 for value in declared
+    ):
         raise DatasetError(f'{path}: `labels` must map numbers to names, such as {{"0": "background", "1": "liver"}}')
     names = {int(value): str(name) for value, name in declared.items()}
     if 0 not in names:

@@ -61,7 +61,8 @@ def _facts(source: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DatasetError(f"{source}: there is no dataset.json; this is no Decathlon task folder")
     facts = read_json(path)
-    if not isinstance(facts, dict) or not isinstance(facts.get("modality"), dict) or not facts["modality"]:
+    modality = facts.get("modality") if isinstance(facts, dict) else None
+    if not isinstance(modality, dict) or not modality or not all(key.isdecimal() and len(key) < 5 for key in modality):
         raise DatasetError(f'{path}: `modality` is missing; for example {{"0": "MRI"}}')
     return facts
 

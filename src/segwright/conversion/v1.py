@@ -52,7 +52,8 @@ def _description(source: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DatasetError(f"{source}: there is no dataset.json; this is no v1 task folder")
     facts = read_json(path)
-    if not isinstance(facts, dict) or not isinstance(facts.get("modality"), dict) or not facts["modality"]:
+    modality = facts.get("modality") if isinstance(facts, dict) else None
+    if not isinstance(modality, dict) or not modality or not all(key.isdecimal() and len(key) < 5 for key in modality):
         raise DatasetError(f'{path}: `modality` is missing; for example {{"0": "MRI"}}')
     for part in ("imagesTr", "labelsTr"):
         if not (source / part).is_dir():

@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from segwright.core.errors import SettingsError
+from segwright.core.errors import SettingsError, brief
 
 T = TypeVar("T")
 
 MAX_NODES, MAX_DEPTH = 100_000, 50
+_LARGEST_NUMBER = 1 << 63
 
 
 def build(cls: type[T], value: Any, path: str) -> T:
@@ -45,9 +46,9 @@ def build(cls: type[T], value: Any, path: str) -> T:
 
 def unknown_key(key: str, known: Sequence[str], path: str) -> str:
     """``training.epohcs is not known; did you mean training.epochs?``"""
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(key[:100], known, n=1)
     hint = f"did you mean {_join(path, near[0])}?" if near else f"known: {', '.join(known)}"
-    return f"{_join(path, key)} is not known; {hint}"
+    return f"{_join(path, brief(key))} is not known; {hint}"
 
 
 def type_hints(cls: Any) -> dict[str, Any]:
@@ -180,6 +181,8 @@ def _one_of(value: Any, members: Sequence[Any]) -> Any:
 def _scalar(value: Any, hint: Any) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        raise _Mismatch
     if hint in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         if hint is float and math.isfinite(value):
             return float(value)
@@ -192,7 +195,7 @@ def from_text(text: str) -> Any:
     """What a text spells: a number (also 3e-5, which YAML takes for text), true, null, a list, a mapping."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError):
         return text
     if isinstance(value, str):
         try:
@@ -230,5 +233,4 @@ def _key(key: Any, where: str) -> str:
 
 def _show(value: Any) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
-    shown = text if text is not None else (f"`{value}`" if isinstance(value, str) else str(value))
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return brief(text if text is not None else (f"`{value}`" if isinstance(value, str) else repr(value)), 60)

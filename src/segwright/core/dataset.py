@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segwright.core.errors import DatasetError
+from segwright.core.errors import DatasetError, brief
 from segwright.core.files import read_json
 
 LabelKey = int | tuple[int, ...]
 """One evaluated or predicted structure: a label value, or the values whose union is a region."""
 
 _CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
+_CHANNEL_KEY = re.compile(r"[0-9]{1,4}")
+_ENDING = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,3}")
+_NAME_MAX, _LABEL_MAX = 200, 65_535
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,13 @@ class Labels:
         if not isinstance(declared, Mapping) or not declared:
             raise DatasetError("dataset.json: `labels` must be a mapping such as {background: 0, tumour: 1}")
         names = dataset_json.get("label_order", list(declared))
-        if sorted(names) != sorted(declared):
-            raise DatasetError("`label_order` must name every entry of `labels` once")
+        if not isinstance(names, (list, tuple)) or sorted(map(str, names)) != sorted(map(str, declared)):
+            raise DatasetError("dataset.json: `label_order` must name every entry of `labels` once")
+        for name in declared:
+            require_name(name, "label")
         entries = tuple((str(name), _label_key(name, declared[name])) for name in names)
         order = dataset_json.get("regions_class_order")
-        labels = Labels(entries, None if order is None else tuple(int(value) for value in order))
+        labels = Labels(entries, None if order is None else _class_order(order))
         labels._check()
         return labels
 
@@ -148,7 +154,9 @@ class Labels:
             values.append(ignore)
         if values != list(range(len(values))):
             missing = sorted(set(range(max(values) + 1)) - set(values))
-            raise DatasetError(f"dataset.json: label values must be consecutive; missing: {missing}, found: {values}")
+            raise DatasetError(
+                f"dataset.json: label values must be consecutive; missing: {brief(missing)}, found: {brief(values)}"
+            )
         if self.has_regions:
             count = len(self.foreground_regions)
             if self.regions_class_order is None or len(self.regions_class_order) != count:
@@ -226,8 +234,13 @@ def load_dataset(folder: Path | str) -> Dataset:
     for key in ("labels", "numTraining", "file_ending"):
         if key not in facts:
             raise DatasetError(f"{folder / 'dataset.json'}: the key `{key}` is missing")
-    reader = facts.get("overwrite_image_reader_writer")
-    ending = str(facts["file_ending"])
+    reader, ending, count = facts.get("overwrite_image_reader_writer"), facts["file_ending"], facts["numTraining"]
+    if not isinstance(ending, str) or not _ENDING.fullmatch(ending):
+        raise DatasetError(f'{folder / "dataset.json"}: `file_ending` must be an ending such as ".nii.gz"')
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or count != count // 1 or count < 0:
+        raise DatasetError(f"{folder / 'dataset.json'}: `numTraining` must be the number of training cases")
+    if not (reader is None or isinstance(reader, str)):
+        raise DatasetError(f"{folder / 'dataset.json'}: `overwrite_image_reader_writer` must be a reader's name")
     if "dataset" in facts:
         training = _listed_cases(folder, facts["dataset"])
     else:
@@ -241,8 +254,8 @@ def load_dataset(folder: Path | str) -> Dataset:
         channel_names=channel_names,
         labels=Labels.from_json(facts),
         file_ending=ending,
-        num_training=int(facts["numTraining"]),
-        reader=None if reader in (None, "None") else str(reader),
+        num_training=int(count),
+        reader=None if reader in (None, "None") else reader,
         training=training,
         test=find_cases(folder / "imagesTs", ending) if (folder / "imagesTs").is_dir() else (),
         description=facts,
@@ -283,31 +296,74 @@ def _channel_names(folder: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
     declared = facts.get("channel_names", facts.get("modality"))
     if not isinstance(declared, Mapping) or not declared:
         raise DatasetError(f'{folder / "dataset.json"}: `channel_names` is missing; for example {{"0": "CT"}}')
-    indices = sorted(declared, key=int) if all(str(key).isdigit() for key in declared) else []
-    if [int(index) for index in indices] != list(range(len(declared))):
+    indices = sorted(declared, key=int) if all(_CHANNEL_KEY.fullmatch(str(key)) for key in declared) else []
+    if not indices or [int(index) for index in indices] != list(range(len(declared))):
         raise DatasetError(f'{folder / "dataset.json"}: the keys of `channel_names` must be "0", "1", ...')
+    for index in indices:
+        require_name(declared[index], "channel")
     return tuple(str(declared[index]) for index in indices)
 
 
 def _listed_cases(folder: Path, listed: Any) -> tuple[Case, ...]:
     """Cases of the optional `dataset` key; relative paths start at the dataset folder."""
+    where = folder / "dataset.json"
+    if not isinstance(listed, Mapping):
+        raise DatasetError(f"{where}: `dataset` must map case names to their files")
     cases = []
     for case_id in sorted(listed):
+        entry = listed[case_id]
+        files = [*entry["images"], entry["label"]] if _has_files(entry) else [None]
+        if not all(isinstance(file, str) and file and "\0" not in file for file in files):
+            raise DatasetError(
+                f'{where}: `dataset` must give {brief(case_id)} files: {{"images": [...], "label": ...}}'
+            )
         images = tuple(folder / os.path.expandvars(path) for path in listed[case_id]["images"])
         label = folder / os.path.expandvars(listed[case_id]["label"])
         cases.append(Case(str(case_id), images, label if label.is_file() else None))
     return tuple(cases)
 
 
+def _has_files(entry: Any) -> bool:
+    """Whether an entry of the `dataset` key has the form v2 wants."""
+    return isinstance(entry, Mapping) and isinstance(entry.get("images"), list) and "label" in entry
+
+
+def require_name(name: Any, kind: str) -> None:
+    """Names of labels and channels are shown, written into tables and reports, and never become paths.
+
+    Raises:
+        DatasetError: it is no text, empty, longer than 200 characters, or holds control characters.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > _NAME_MAX:
+        raise DatasetError(
+            f"dataset.json: the {kind} name {brief(name, 60)!r} must be a text of 1 to {_NAME_MAX} characters"
+        )
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        raise DatasetError(f"dataset.json: the {kind} name {brief(name, 60)!r} holds a control character; rename it")
+
+
+def _class_order(order: Any) -> tuple[int, ...]:
+    if not isinstance(order, (list, tuple)) or not all(_is_label(value) for value in order):
+        raise DatasetError(f"dataset.json: regions_class_order must list label values, not {brief(order)}")
+    return tuple(int(value) for value in order)
+
+
+def _is_label(value: Any) -> bool:
+    """A whole number that a label map can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value <= _LABEL_MAX and value == int(value)
+
+
 def _label_key(name: str, value: Any) -> LabelKey:
     numbers = value if isinstance(value, (list, tuple)) else [value]
     for number in numbers:
-        if isinstance(number, bool) or not (
-            isinstance(number, int) or (isinstance(number, float) and number.is_integer())
-        ):
-            raise DatasetError(f"dataset.json: labels.{name} must be an integer or a list of integers, not {value!r}")
+        if not _is_label(number):
+            raise DatasetError(
+                f"dataset.json: labels.{brief(name)} must be an integer or a list of integers, from 0 to {_LABEL_MAX},"
+                f" not {brief(value)}"
+            )
     if isinstance(value, (list, tuple)):
         if not value:
-            raise DatasetError(f"dataset.json: labels.{name} is an empty list")
+            raise DatasetError(f"dataset.json: labels.{brief(name)} is an empty list")
         return tuple(int(number) for number in value)
     return int(value)

@@ -6,12 +6,13 @@ them stands in ``slices.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from segwright.core.architecture import Architecture
-from segwright.core.errors import PlansError
+from segwright.core.errors import MALFORMED, PlansError, brief
 
 RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
 
@@ -134,8 +135,11 @@ class Configuration:
             for role in ("data", "seg", "probabilities"):
                 function = record.get(f"resampling_fn_{role}", RESAMPLING_FUNCTION)
                 if function != RESAMPLING_FUNCTION:
-                    raise PlansError(f"configuration {name}: the resampling function {function} is not available")
+                    text = f"configuration {brief(name)}: the resampling function {brief(function)} is not available"
+                    raise PlansError(text)
             following = record.get("next_stage") or ()
+            if not all(0 < float(edge) < math.inf for edge in record["spacing"]):
+                raise ValueError(f"spacing {brief(record['spacing'])} must be positive")
             return Configuration(
                 name=name,
                 data_identifier=str(record["data_identifier"]),
@@ -151,13 +155,14 @@ class Configuration:
                 resampling_logits=Resampling.from_json(record["resampling_fn_probabilities_kwargs"]),
                 architecture=Architecture.from_json(record["architecture"]),
                 batch_dice=bool(record["batch_dice"]),
-                previous_stage=record.get("previous_stage"),
+                previous_stage=_optional_text(record.get("previous_stage")),
                 next_stages=(following,) if isinstance(following, str) else tuple(following),
             )
         except KeyError as missing:
-            raise PlansError(f"plans: configuration {name} lacks {missing}") from None
-        except (TypeError, ValueError, IndexError) as problem:
-            raise PlansError(f"plans: configuration {name} is not valid ({problem})") from problem
+            raise PlansError(f"plans: configuration {brief(name)} lacks {brief(str(missing))}") from None
+        except MALFORMED as problem:
+            text = brief(str(problem))
+            raise PlansError(f"plans: configuration {brief(name)} is not valid ({text})") from problem
 
 
 @dataclass(frozen=True)
@@ -199,12 +204,14 @@ class Plans:
         current: str | None = name
         while current is not None:
             if current not in self.configurations:
-                known = ", ".join(self.configurations)
-                raise PlansError(f"plans: there is no configuration {current} (there are: {known})")
+                known = brief(", ".join(self.configurations))
+                raise PlansError(f"plans: there is no configuration {brief(current)} (there are: {known})")
             if current in chain:
-                raise PlansError(f"plans: inherits_from goes in a circle: {' -> '.join([*chain, current])}")
+                raise PlansError(f"plans: inherits_from goes in a circle: {brief(' -> '.join([*chain, current]))}")
             chain.append(current)
             current = self.configurations[current].get("inherits_from")
+            if current is not None and not isinstance(current, str):
+                raise PlansError(f"plans: inherits_from of {brief(chain[-1])} is {brief(current)}, not a name")
         return tuple(chain)
 
     def to_json(self) -> dict[str, Any]:
@@ -246,8 +253,8 @@ class Plans:
                 original_median_spacing_mm=tuple(float(v) for v in record["original_median_spacing_after_transp"]),
                 original_median_shape=tuple(int(v) for v in record["original_median_shape_after_transp"]),
                 reader=str(record["image_reader_writer"]),
-                transpose_forward=tuple(int(v) for v in record["transpose_forward"]),
-                transpose_backward=tuple(int(v) for v in record["transpose_backward"]),
+                transpose_forward=axis_order(record["transpose_forward"]),
+                transpose_backward=axis_order(record["transpose_backward"]),
                 configurations={str(name): _modern_entry(entry) for name, entry in record["configurations"].items()},
                 planner=str(record.get("experiment_planner_used", "ExperimentPlanner")),
                 intensities=tuple(
@@ -256,9 +263,9 @@ class Plans:
                 extras=dict(record.get("segwright", {})),
             )
         except KeyError as missing:
-            raise PlansError(f"plans: {missing} is missing") from None
-        except (TypeError, ValueError, AttributeError) as problem:
-            raise PlansError(f"plans: not a valid plans file ({problem})") from problem
+            raise PlansError(f"plans: {brief(str(missing))} is missing") from None
+        except MALFORMED as problem:
+            raise PlansError(f"plans: not a valid plans file ({brief(str(problem))})") from problem
 
 
 def _modern_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,6 +292,20 @@ def _modern_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     entry.pop("num_pool_per_axis", None)
     entry["architecture"] = architecture.to_json()
     return entry
+
+
+def axis_order(value: Any) -> tuple[int, ...]:
+    """An order of the three axes. Raises ValueError."""
+    order = tuple(int(axis) for axis in value)
+    if sorted(order) != [0, 1, 2]:
+        raise ValueError(f"an order of axes must hold 0, 1 and 2 once, not {order}")
+    return order
+
+
+def _optional_text(value: Any) -> str | None:
+    if not (value is None or isinstance(value, str)):
+        raise TypeError(f"{value!r} is no name")
+    return value
 
 
 def _number(value: Any) -> float:

@@ -6,13 +6,16 @@ and no absolute path, and their JSON has sorted keys: content equality is what k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from segwright.core.architecture import Architecture
 from segwright.core.dataset import Labels
-from segwright.core.files import json_digest
+from segwright.core.errors import MALFORMED, DamagedFileError, SegwrightError, brief
+from segwright.core.files import json_digest, read_json
 from segwright.core.plans import (
     RESAMPLE_IMAGE,
     RESAMPLE_LABEL,
@@ -20,7 +23,10 @@ from segwright.core.plans import (
     IntensityStatistics,
     Plans,
     Resampling,
+    axis_order,
 )
+
+PATCH_MAX = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class PreprocessPlan:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> PreprocessPlan:
-        return PreprocessPlan(
+        """Raises one of MALFORMED, or DatasetError for the labels, where the record is not valid."""
+        plan = PreprocessPlan(
             data_name=record["data_name"],
             channel_names=tuple(record["channel_names"]),
             labels=Labels.from_json(record),
@@ -95,6 +102,28 @@ class PreprocessPlan:
             label_resize=record["label_resize"],
             order_of_steps=record["order_of_steps"],
         )
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        """Refuse what no preprocessing can work with. Raises ValueError or TypeError."""
+        require_texts("names", (self.data_name, self.reader, *self.channel_names, *self.normalization_schemes))
+        if not all(type(axis) is int for axis in (*self.transpose_forward, *self.transpose_backward)):
+            raise TypeError("transpose_forward and transpose_backward must be whole numbers")
+        if axis_order(self.transpose_forward) != self.transpose_forward:
+            raise ValueError("transpose_forward")
+        if tuple(self.transpose_forward[axis] for axis in axis_order(self.transpose_backward)) != (0, 1, 2):
+            raise ValueError("transpose_backward does not undo transpose_forward")
+        require_spacing("spacing_mm", self.spacing_mm)
+        channels = len(self.normalization_schemes)
+        if not channels or not len(self.use_mask_for_norm) == len(self.intensities) == channels:
+            raise ValueError("normalization_schemes, use_mask_for_norm and intensities differ in length")
+        if not all(isinstance(used, bool) for used in self.use_mask_for_norm):
+            raise TypeError("use_mask_for_norm")
+        if self.label_resize not in ("argmax", "threshold"):
+            raise ValueError(f"label_resize {self.label_resize!r}")
+        if self.order_of_steps not in ("normalize_first", "resample_first"):
+            raise ValueError(f"order_of_steps {self.order_of_steps!r}")
 
 
 @dataclass(frozen=True)
@@ -135,7 +164,7 @@ class TrainPlan:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> TrainPlan:
-        return TrainPlan(
+        plan = TrainPlan(
             configuration=record["configuration"],
             num_channels=int(record["num_channels"]),
             labels=Labels.from_json(record),
@@ -146,6 +175,11 @@ class TrainPlan:
             use_mask_for_norm=tuple(record["use_mask_for_norm"]),
             previous_stage=record["previous_stage"],
         )
+        require_texts("names", (plan.configuration, plan.previous_stage or ""))
+        require_patch(plan.patch_size, plan.architecture)
+        if plan.batch_size < 1 or plan.num_channels < 1:
+            raise ValueError("batch_size and num_channels must be positive")
+        return plan
 
 
 @dataclass(frozen=True)
@@ -186,7 +220,7 @@ class PredictPlan:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> PredictPlan:
-        return PredictPlan(
+        plan = PredictPlan(
             configuration=record["configuration"],
             preprocess=PreprocessPlan.from_json(record["preprocess"]),
             patch_size=tuple(record["patch_size"]),
@@ -195,6 +229,11 @@ class PredictPlan:
             previous_stage=record["previous_stage"],
             next_stages=tuple(record["next_stages"]),
         )
+        require_texts("names", (plan.configuration, plan.previous_stage or "", *plan.next_stages))
+        require_patch(plan.patch_size, plan.architecture)
+        if len(plan.preprocess.spacing_mm) != len(plan.patch_size):
+            raise ValueError("patch_size and spacing_mm do not have the same number of axes")
+        return plan
 
 
 def preprocess_slice(
@@ -256,3 +295,42 @@ def predict_slice(plans: Plans, name: str, preprocess: PreprocessPlan) -> Predic
         previous_stage=configuration.previous_stage,
         next_stages=configuration.next_stages,
     )
+
+
+def require_texts(what: str, values: Iterable[Any]) -> None:
+    """Raises TypeError unless every value is a text."""
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{what}: {brief(value)} is no text")
+
+
+def require_spacing(what: str, spacing_mm: Sequence[Any]) -> None:
+    """Raises ValueError unless there are two or three positive numbers."""
+    numbers = all(isinstance(edge, (int, float)) and not isinstance(edge, bool) for edge in spacing_mm)
+    if len(spacing_mm) not in (2, 3) or not numbers or not all(0 < edge < math.inf for edge in spacing_mm):
+        raise ValueError(f"{what} is {brief(spacing_mm)}")
+
+
+def require_patch(patch_size: Sequence[Any], architecture: Architecture) -> None:
+    """Raises ValueError unless a patch is positive whole numbers, as many as the network has axes."""
+    if len(patch_size) != architecture.dimensions or not all(
+        isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= PATCH_MAX for edge in patch_size
+    ):
+        raise ValueError(f"patch_size is {brief(patch_size)}")
+
+
+Slice = TypeVar("Slice", PreprocessPlan, TrainPlan, PredictPlan)
+
+
+def read_slice(path: Path | str, kind: type[Slice]) -> Slice:
+    """Read a slice from its file.
+
+    Raises:
+        DamagedFileError: it is missing, or not such a slice.
+    """
+    record = read_json(path)
+    try:
+        return kind.from_json(record)
+    except (*MALFORMED, SegwrightError) as problem:
+        text = brief(repr(problem), 300)
+        raise DamagedFileError(path, f"not a {kind.__name__} of this segwright ({text})") from problem

@@ -24,8 +24,16 @@ import SimpleITK as sitk
 from segwright.core.errors import DatasetError
 from segwright.core.files import atomic_path
 from segwright.core.geometry import Geometry
+from segwright.images.complete import require_complete
 from segwright.images.image import Stored
-from segwright.images.limits import DEFLATE_RATIO, require_file, require_plausible, require_spacing
+from segwright.images.limits import (
+    DEFLATE_RATIO,
+    require_file,
+    require_plausible,
+    require_position,
+    require_spacing,
+)
+from segwright.images.metaimage import check_metaimage, verify_pixels
 from segwright.images.streams import content_chunks
 
 log = logging.getLogger(__name__)
@@ -108,7 +116,10 @@ def read_itk_header(path: Path) -> Header:
         NotOrthonormalError: a NIfTI file with sheared axes.
     """
     require_file(path)
-    _refuse_detached_pixels(path)
+    if ending_of(path) == ".mha":
+        check_metaimage(path)
+    elif ending_of(path) == ".nrrd":
+        _refuse_detached_pixels(path)
     reader = _reader(path)
     with caught_stderr() as printed:
         try:
@@ -132,6 +143,7 @@ def read_itk_header(path: Path) -> Header:
     if not 2 <= len(header.size_xyz) <= 4 or (len(header.size_xyz) == 4 and header.components > 1):
         raise DatasetError(f"{path}: has {len(header.size_xyz)} dimensions; a case is 2-D or 3-D, one file a channel")
     require_spacing(path, header.spacing_xyz[:3])
+    require_position(path, header.origin_xyz, header.direction_xyz)
     ending = ending_of(path)
     if not ending.startswith(".nii"):  # its values on disk can be smaller than in memory; nifti.py checks itself
         item_bytes = np.dtype(header.dtype).itemsize
@@ -172,6 +184,8 @@ def read_itk(path: Path, dtype: type | None = None) -> Stored:
     header = read_itk_header(path)
     if ending_of(path) == ".nrrd":
         _verify_nrrd(path)
+    elif ending_of(path) == ".mha":
+        verify_pixels(path)
     with caught_stderr() as printed:
         try:
             image = _reader(path).Execute()
@@ -216,6 +230,7 @@ def save(image: Any, temporary: Path, path: Path) -> None:
         except _ITK_ERRORS as error:
             raise DatasetError(f"{path}: cannot be written ({_reason(error, printed)})") from None
     _log_printed(path, printed)
+    require_complete(temporary, path, image, lambda: read_itk(temporary))
 
 
 @contextlib.contextmanager
@@ -251,18 +266,9 @@ def _reader(path: Path) -> Any:
 
 def _refuse_detached_pixels(path: Path) -> None:
     """A header that points to pixels in another file would hide changes of that file from every digest."""
-    ending = ending_of(path)
-    if ending not in (".nrrd", ".mha"):
-        return
     with path.open("rb") as stream:
-        text = stream.read(1 << 16)
-    if ending == ".nrrd":
-        head = text.replace(b"\r\n", b"\n").partition(b"\n\n")[0].lower()
-        detached = any(line.startswith((b"data file:", b"datafile:")) for line in head.split(b"\n"))
-    else:
-        target = text.partition(b"ElementDataFile")[2].partition(b"\n")[0].strip(b" =\t\r")
-        detached = target != b"LOCAL"
-    if detached:
+        head = stream.read(1 << 16).replace(b"\r\n", b"\n").partition(b"\n\n")[0].lower()
+    if any(line.startswith((b"data file:", b"datafile:")) for line in head.split(b"\n")):
         raise DatasetError(f"{path}: no pixels in the file itself; save header and pixels as one file")
 
 

@@ -14,6 +14,10 @@ LZW_RATIO = 4096
 """LZW, the densest of the common TIFF compressions: at most 4096 bytes in 12 bits."""
 MAX_VALUES = 1 << 34
 """17 billion values: 64 GiB as float32, far beyond any image that can be trained on."""
+SPACING_RANGE = (1e-9, 1e9)
+"""Voxel edges outside are damage: a picometre and a thousand kilometres, if the unit is the millimetre."""
+FAR = 1e12
+"""Coordinates beyond are damage, and squares of them overflow in the readers."""
 _SLACK_BYTES = 4096
 
 
@@ -57,10 +61,24 @@ def require_plausible(path: Path, shape: Sequence[int], item_bytes: int, ratio: 
 
 
 def require_spacing(path: Path, spacing: Sequence[float]) -> None:
-    """Voxel edges must be positive, finite numbers.
+    """Voxel edges must be positive numbers a sample can have, in any unit.
 
     Raises:
         DatasetError: they are not.
     """
-    if not all(math.isfinite(edge) and edge > 0 for edge in spacing):
-        raise DatasetError(f"{path}: the voxel spacing {tuple(spacing)} is not positive; correct the file's header")
+    low, high = SPACING_RANGE
+    if not all(math.isfinite(edge) and low <= edge <= high for edge in spacing):
+        text = ", ".join(f"{edge:g}" for edge in spacing)
+        raise DatasetError(
+            f"{path}: the voxel spacing ({text}) is not positive or not possible; correct the file's header"
+        )
+
+
+def require_position(path: Path, origin: Sequence[float], direction: Sequence[float]) -> None:
+    """Origin and direction cosines must be finite.
+
+    Raises:
+        DatasetError: they are not.
+    """
+    if not all(math.isfinite(value) and abs(value) <= FAR for value in (*origin, *direction)):
+        raise DatasetError(f"{path}: origin or direction in the header are no finite numbers; correct its header")

@@ -2,7 +2,7 @@
 
 ITK fills the rest of a truncated NIfTI file with zeros and says nothing, and refuses files whose axes are not exactly
 at right angles. So this module decompresses itself, which checks length and checksum in the one pass that is needed
-anyway, and falls back on the nearest right-angled axes. Field offsets: nifti1.h and nifti2.h of the NIfTI standard.
+anyway, and falls back on the nearest right-angled axes. Field offsets: nifti1.h of the NIfTI standard.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from segwright.core.errors import DatasetError
 from segwright.core.geometry import Geometry
 from segwright.images.image import Stored
 from segwright.images.itk import Header, NotOrthonormalError, geometry_of, read_itk_header
-from segwright.images.limits import DEFLATE_RATIO, require_file, require_plausible, require_spacing
+from segwright.images.limits import DEFLATE_RATIO, FAR, require_file, require_plausible, require_spacing
 from segwright.images.streams import content_chunks, first_bytes, is_gzip
 
 log = logging.getLogger(__name__)
 
 _LARGE_SHEAR = 1e-2
-_HEADER_BYTES = 540
+_HEADER_BYTES, _NIFTI_2_BYTES = 348, 540
 _SCALARS = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
@@ -98,29 +98,28 @@ def _headers(path: Path) -> tuple[Header, _Layout]:
 
 
 def _layout(path: Path, head: bytes) -> _Layout:
-    """Parse the first 348 (NIfTI-1) or 540 (NIfTI-2) bytes."""
-    endian = next((e for e in "<>" if len(head) >= 4 and struct.unpack(e + "i", head[:4])[0] in (348, 540)), None)
-    if endian is None or len(head) < 348 + 4:
+    """Parse the first 348 bytes."""
+    endian = next((e for e in "<>" if len(head) >= 4 and struct.unpack(e + "i", head[:4])[0] == _HEADER_BYTES), None)
+    if len(head) >= 4 and _NIFTI_2_BYTES in struct.unpack("<i", head[:4]) + struct.unpack(">i", head[:4]):
+        raise DatasetError(f"{path}: is a NIfTI-2 file, which cannot be read; save it as NIfTI-1")
+    if endian is None or len(head) < _HEADER_BYTES:
         raise DatasetError(f"{path}: is not a NIfTI file, or damaged at its very start; copy it again from its source")
-    two = struct.unpack(endian + "i", head[:4])[0] == 540
-    if len(head) < 540 and two:
-        raise DatasetError(f"{path}: the file ends within its header; copy it again from its source")
 
     def at(code: str, position: int) -> tuple[Any, ...]:
         return struct.unpack_from(endian + code, head, position)
 
-    dim = at("8q", 16) if two else at("8h", 40)
-    code = at("h", 12)[0] if two else at("h", 70)[0]
-    offset = at("q", 168)[0] if two else at("f", 108)[0]
-    slope, intercept = at("2d", 176) if two else at("2f", 112)
-    pixdim = at("8d", 104) if two else at("8f", 76)
-    qform_code, sform_code = at("2i", 344) if two else at("2h", 252)
-    quatern, qoffset = (at("3d", 352), at("3d", 376)) if two else (at("3f", 256), at("3f", 268))
-    rows = at("12d", 400) if two else at("12f", 280)
+    dim, code, offset = at("8h", 40), at("h", 70)[0], at("f", 108)[0]
+    slope, intercept = at("2f", 112)
+    pixdim, rows = at("8f", 76), at("12f", 280)
+    qform_code, sform_code = at("2h", 252)
+    quatern, qoffset = at("3f", 256), at("3f", 268)
     if not 1 <= dim[0] <= 7:
         raise DatasetError(f"{path}: the header claims {dim[0]} dimensions; the file is damaged, copy it again")
     if code not in _SCALARS and code not in _COLOURS:
         raise DatasetError(f"{path}: voxels of NIfTI type {code} cannot be used; save it as integers or floats")
+    used = [*pixdim[1 : min(dim[0], 3) + 1], *(rows if sform_code else ()), *(quatern + qoffset if qform_code else ())]
+    if not (np.isfinite(used).all() and np.abs(used).max(initial=0) <= FAR):  # ITK never returns from an infinite sform
+        raise DatasetError(f"{path}: spacing or orientation in the header are not finite numbers; correct its header")
     if not np.isfinite([offset, slope, intercept]).all() or slope == 0:
         slope, intercept = 1.0, 0.0  # the standard: no scaling
     return _Layout(

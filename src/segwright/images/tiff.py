@@ -24,7 +24,8 @@ from segwright.core.files import atomic_path, read_json, write_json
 from segwright.core.geometry import Geometry
 from segwright.images.image import Stored
 from segwright.images.itk import read_itk
-from segwright.images.limits import LZW_RATIO, require_file, require_plausible, require_spacing
+from segwright.images.limits import LZW_RATIO, require_plausible, require_spacing
+from segwright.images.tiff_directories import check_directories
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ _DAMAGE = (
     RuntimeError, AttributeError, ArithmeticError, AssertionError,
 )  # fmt: skip
 """What tifffile raises on damaged files: it has no single error for them."""
+_COMPRESSIONS_OF_ITK = (tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.PACKBITS, tifffile.COMPRESSION.JPEG)
+_JPEG_START = b"\xff\xd8"
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -81,7 +84,7 @@ def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
     Raises:
         DatasetError: no TIFF, or a header that claims more than the file can hold.
     """
-    require_file(path)
+    check_directories(path)
     with _first_series(path) as series:
         shape, axes, dtype = tuple(int(n) for n in series.shape), str(series.axes), series.dtype
         compressed = series.keyframe.compression != tifffile.COMPRESSION.NONE
@@ -99,11 +102,13 @@ def read_tiff(path: Path) -> npt.NDArray[Any]:
     """
     with _first_series(path) as series:
         shape, axes = tuple(int(n) for n in series.shape), str(series.axes)
+        _require_segments(path, series)
         try:
             values = series.asarray()
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
+            _require_itk_can(path, series)
             planes_czyx = read_itk(path).array_czyx
             values = np.moveaxis(planes_czyx[:, 0], 0, axes.index("S")) if "S" in axes else planes_czyx[0]
     if values.size != int(np.prod(shape)):
@@ -129,12 +134,34 @@ def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
 def _first_series(path: Path) -> Iterator[Any]:
     """The first image of a file (others would be thumbnails and the like); tifffile's troubles become ours."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:  # pixels of other files would be in no digest
             if not tiff.series:
                 raise DatasetError(f"{path}: holds no image; copy it again")
             yield tiff.series[0]
     except _DAMAGE as error:
         raise _damaged(path, error) from error
+
+
+def _require_segments(path: Path, series: Any) -> None:
+    """Strips and tiles lie in the file: tifffile allocates what a length says before it reads."""
+    size_bytes = path.stat().st_size
+    for page in series.pages:
+        places = () if page is None else zip(page.dataoffsets, page.databytecounts, strict=False)
+        if any(offset < 0 or count < 0 or offset + count > size_bytes for offset, count in places):
+            raise DatasetError(f"{path}: a strip or tile lies outside the file; it is truncated, copy it again")
+
+
+def _require_itk_can(path: Path, series: Any) -> None:
+    """What is left to ITK: LZW, PackBits and JPEG; it loops for long on what only claims to be JPEG."""
+    compression = series.keyframe.compression
+    with path.open("rb") as stream:
+        for offset in series.keyframe.dataoffsets if compression == tifffile.COMPRESSION.JPEG else ():
+            stream.seek(offset)
+            if stream.read(2) != _JPEG_START:
+                raise DatasetError(f"{path}: the JPEG data in it is damaged; copy it again from its source")
+    if compression not in _COMPRESSIONS_OF_ITK:
+        name = getattr(compression, "name", compression)
+        raise DatasetError(f"{path}: the compression {name} cannot be read; save it with deflate (zlib), LZW or none")
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Dataset
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import read_json, write_text
 from segwright.inspection.records import Problem, compact_json, read_batches
 from segwright.inspection.together import (
@@ -70,11 +70,11 @@ class Checks:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Checks:
         return Checks(
-            dataset=record["dataset"],
-            reader=record["reader"],
-            cases=tuple(record["cases"]),
+            dataset=str(record["dataset"]),
+            reader=str(record["reader"]),
+            cases=tuple(map(str, record["cases"])),
             problems=tuple(Problem.from_json(problem) for problem in record["problems"]),
-            duplicates=tuple(tuple(group) for group in record["duplicates"]),
+            duplicates=tuple(tuple(map(str, group)) for group in record["duplicates"]),
         )
 
 
@@ -122,8 +122,8 @@ def read_checks(path: Path) -> Checks:
     """
     try:
         return Checks.from_json(read_json(path))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedFileError(path, f"not a checks file ({error!r})") from error
+    except MALFORMED as error:
+        raise DamagedFileError(path, f"not a checks file ({brief(repr(error))})") from error
 
 
 def require_valid(checks: Checks) -> None:

@@ -36,13 +36,14 @@ def merge_records(records: Mapping[str, CaseRecord], store: Path, reader: str) -
     if not records:
         raise DatasetError("the dataset has no training case; put images into imagesTr and label maps into labelsTr")
     for case_id, record in records.items():
-        if record.has_errors or record.fingerprint is None:
+        if record.has_errors or record.fingerprint is None or record.values_file is None:
             raise DatasetError(f"{case_id}: has errors, so there is no fingerprint; correct what checks.tsv lists")
     cases = {case_id: records[case_id].fingerprint for case_id in sorted(records)}
     fingerprints = [fingerprint for fingerprint in cases.values() if fingerprint is not None]
     channels = {len(fingerprint.intensities) for fingerprint in fingerprints}
     if len(channels) != 1:
-        raise DatasetError(f"cases have different numbers of channels ({sorted(channels)}); run inspection again")
+        text = f"cases from {next(iter(cases))} on have different numbers of channels ({sorted(channels)})"
+        raise DatasetError(f"{text}; run inspection again")
     n_channels = channels.pop()
     statistics = [mix(_counts_of(channel, records, store)) for channel in range(n_channels)]
     if n_channels and statistics[0] is None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from segwright.core.errors import DamagedFileError, DatasetError
-from segwright.core.files import json_text, read_json, write_text
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
+from segwright.core.files import json_text, read_json, with_seal, write_text
 from segwright.core.geometry import Geometry
 
 VERSION = 1
@@ -45,7 +45,7 @@ class Problem:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Problem:
-        return Problem(**{name: record[name] for name in Problem.__dataclass_fields__})
+        return Problem(**{name: str(record[name]) for name in Problem.__dataclass_fields__})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,14 @@ class Intensities:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Intensities:
-        return Intensities(**{name: record[name] for name in Intensities.__dataclass_fields__})
+        return Intensities(
+            voxels=int(record["voxels"]),
+            mean=float(record["mean"]),
+            variance=float(record["variance"]),
+            minimum=float(record["minimum"]),
+            maximum=float(record["maximum"]),
+            sketched=bool(record["sketched"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ class CaseRecord:
             label_voxels=None if voxels is None else {int(value): int(count) for value, count in voxels.items()},
             problems=tuple(Problem.from_json(problem) for problem in record["problems"]),
             fingerprint=None if fingerprint is None else CaseFingerprint.from_json(fingerprint),
-            values_file=None if values is None else (values["file"], values["digest"]),
+            values_file=None if values is None else (_file_name(values["file"]), str(values["digest"])),
         )
 
 
@@ -198,7 +205,7 @@ def write_batch(path: Path, batch: Batch) -> None:
         "test": batch.test,
         "cases": {case_id: record.to_json() for case_id, record in batch.cases.items()},
     }
-    write_text(path, compact_json(content))
+    write_text(path, compact_json(with_seal(content)))
 
 
 def read_batch(path: Path) -> Batch:
@@ -210,11 +217,12 @@ def read_batch(path: Path) -> Batch:
     content = read_json(path)
     try:
         if content["version"] != VERSION:
-            raise DamagedFileError(path, f"inspection format {content['version']}, this program knows {VERSION}")
+            found = brief(content["version"])
+            raise DamagedFileError(path, f"inspection format {found}, this program knows {VERSION}")
         cases = {case_id: CaseRecord.from_json(case_id, record) for case_id, record in content["cases"].items()}
-        return Batch(content["batch"], content["reader"], bool(content["test"]), dict(sorted(cases.items())))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(path, f"not an inspection file ({error!r})") from error
+        return Batch(str(content["batch"]), str(content["reader"]), bool(content["test"]), dict(sorted(cases.items())))
+    except MALFORMED as error:
+        raise DamagedFileError(path, f"not an inspection file ({brief(repr(error))})") from error
 
 
 def read_batches(paths: Iterable[Path]) -> tuple[str, dict[str, CaseRecord]]:
@@ -240,6 +248,13 @@ def read_batches(paths: Iterable[Path]) -> tuple[str, dict[str, CaseRecord]]:
 def compact_json(value: Any) -> str:
     """The project's JSON form with lists of numbers on one line: a third of the size, and still easy to read."""
     return re.sub(r"\[\n[^\[\]{}]*?\]", _on_one_line, json_text(value))
+
+
+def _file_name(name: str) -> str:
+    """A name in the store's folder, nowhere else. Raises ValueError."""
+    if not isinstance(name, str) or not name or name in (".", "..") or {"/", "\\", "\0"} & set(name):
+        raise ValueError(f"{name!r} is not a file name")
+    return name
 
 
 def _on_one_line(match: re.Match[str]) -> str:

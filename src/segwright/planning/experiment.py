@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.errors import PlansError
+from segwright.core.errors import MALFORMED, PlansError, brief
 from segwright.core.plans import (
     RESAMPLE_IMAGE,
     RESAMPLE_LABEL,
@@ -155,7 +155,7 @@ def channel_names_of(dataset_facts: Mapping[str, Any]) -> tuple[str, ...]:
         PlansError: dataset.json does not name them.
     """
     declared = dataset_facts.get("channel_names", dataset_facts.get("modality"))
-    if not isinstance(declared, Mapping) or not declared or not all(str(key).isdigit() for key in declared):
+    if not isinstance(declared, Mapping) or not declared or not all(str(key).isdecimal() for key in declared):
         raise PlansError('dataset.json: `channel_names` must map "0", "1", ... to names; for example {"0": "CT"}')
     return tuple(str(declared[index]) for index in sorted(declared, key=int))
 
@@ -214,6 +214,8 @@ class _EntryMaker:
 
 def _intensities(inputs: PlanningInputs) -> tuple[IntensityStatistics, ...]:
     recorded = inputs.fingerprint["foreground_intensity_properties_per_channel"]
+    if not isinstance(recorded, Mapping):
+        raise PlansError("dataset_fingerprint.json: the intensities are no object; inspect the dataset again")
     needed = len(inputs.channel_names)
     missing = [str(channel) for channel in range(needed) if str(channel) not in recorded]
     if missing:
@@ -221,7 +223,11 @@ def _intensities(inputs: PlanningInputs) -> tuple[IntensityStatistics, ...]:
             f"dataset_fingerprint.json has no intensities of channel {', '.join(missing)}, but dataset.json declares "
             f"{needed} channels; inspect the dataset again"
         )
-    return tuple(IntensityStatistics.from_json(recorded[key]) for key in sorted(recorded, key=int))
+    try:
+        return tuple(IntensityStatistics.from_json(recorded[key]) for key in sorted(recorded, key=int))
+    except MALFORMED as problem:
+        text = brief(repr(problem))
+        raise PlansError(f"dataset_fingerprint.json: intensities are not valid ({text}); inspect again") from problem
 
 
 def _median_transposed(values: Any, transpose_forward: tuple[int, ...]) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from segwright.core.errors import PlansError
 from segwright.core.plans import Plans
 from segwright.core.registry import Registry
 from segwright.core.settings import PlanningSettings
@@ -87,7 +88,12 @@ def make_plans(
     reasons = reasons.with_more(notes)
     plans, notes = apply_overrides(plans, inputs, numbers_of(plans))
     reasons = reasons.with_more(notes)
-    check_plans(plans, inputs.channel_names)
+    try:
+        check_plans(plans, inputs.channel_names)
+    except PlansError as problem:
+        if settings.plans_file is None:
+            raise
+        raise PlansError(f"planning.plans_file {settings.plans_file}: {problem}") from None
     return plans, reasons
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Labels
-from segwright.core.files import write_json, write_text
+from segwright.core.files import DELETE_FOLDER, write_json, write_text
 from segwright.core.plans import Plans
 from segwright.core.settings import PreprocessingSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan, predict_slice, preprocess_slice, train_slice
@@ -43,9 +43,9 @@ def write_plan_folder(
         predict = replace(predict_slice(plans, name, preprocess), next_stages=next_stages(plans, name))
         slices = (preprocess.to_json(), train.to_json(), predict.to_json())
         for kind, content in zip(SLICE_KINDS, slices, strict=True):
-            write_json(folder / f"{name}.{kind}.json", content)
+            write_json(folder / f"{name}.{kind}.json", content, sealed=DELETE_FOLDER)
         overview[name] = _overview(plans, name, preprocess, predict)
-    write_json(folder / "configurations.json", {"configurations": overview}, sort_keys=False)
+    write_json(folder / "configurations.json", {"configurations": overview}, sort_keys=False, sealed=DELETE_FOLDER)
     write_text(folder / "reasons.md", reasons.to_markdown())
     for kind in SLICE_KINDS:
         for path in folder.glob(f"*.{kind}.json"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from segwright.core.errors import PlansError
+from segwright.core.errors import PlansError, brief
 
+LARGEST_SHAPE, LARGEST_EDGE = 1e6, 1e9
+"""Voxels of an axis and millimetres of a voxel beyond are damage, and the search for a patch would not end."""
 ANISOTROPY = 3.0
 """An axis is anisotropic when it is more than this factor coarser, and shorter, than the two others."""
 
@@ -47,14 +50,25 @@ def check_fingerprint(fingerprint: Mapping[str, Any]) -> None:
         if key not in fingerprint:
             raise PlansError(f"dataset_fingerprint.json: the key {key} is missing; inspect the dataset again")
     spacings, shapes = fingerprint["spacings"], fingerprint["shapes_after_crop"]
+    if not isinstance(spacings, list) or not isinstance(shapes, list):
+        raise PlansError("dataset_fingerprint.json: spacings and shapes_after_crop must be lists; inspect again")
     if not spacings or len(spacings) != len(shapes):
         raise PlansError(
             f"dataset_fingerprint.json: {len(spacings)} spacings and {len(shapes)} shapes; "
             "there must be one of each for every case"
         )
     for entry in (*spacings, *shapes):
-        if len(entry) != 3 or not all(np.isfinite(value) and value > 0 for value in entry):
-            raise PlansError(f"dataset_fingerprint.json: {list(entry)} is not three positive numbers")
+        if not isinstance(entry, (list, tuple)) or len(entry) != 3 or not all(map(_is_length, entry)):
+            raise PlansError(f"dataset_fingerprint.json: {brief(entry)} is not three positive numbers")
+    if not _is_length(fingerprint["median_relative_size_after_cropping"]):
+        raise PlansError("dataset_fingerprint.json: median_relative_size_after_cropping is no number; inspect again")
+    for old, shape in zip(spacings, shapes, strict=True):
+        if max(shape) > LARGEST_SHAPE or max(old) > LARGEST_EDGE or min(old) < 1 / LARGEST_EDGE:
+            raise PlansError(f"dataset_fingerprint.json: no image has {brief(shape)} voxels of {brief(old)} mm")
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def full_resolution_spacing(fingerprint: Mapping[str, Any], override: Sequence[float] | None = None) -> TargetSpacing:

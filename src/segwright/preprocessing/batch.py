@@ -108,7 +108,9 @@ def preprocess_batch(
     if problems:
         raise DatasetError("\n".join(sorted(problems)))
     cases = {case_id: entries[case_id] for case_id in sorted(entries)}
-    write_json(output, {"version": BATCH_VERSION, "data_id": plan.data_id, "batch": output.stem, "cases": cases})
+    write_json(
+        output, {"version": BATCH_VERSION, "data_id": plan.data_id, "batch": output.stem, "cases": cases}, sealed=True
+    )
 
 
 def write_index(batch_files: Sequence[Path], output: Path) -> None:
@@ -135,7 +137,7 @@ def write_index(batch_files: Sequence[Path], output: Path) -> None:
         batches[path.stem] = file_digest(path)
     if len(data_ids) != 1:
         raise DatasetError(f"{output}: an index needs batches of exactly one data_id, not of {sorted(data_ids)}")
-    write_json(output, {"version": BATCH_VERSION, "data_id": next(iter(data_ids)), "batches": batches})
+    write_json(output, {"version": BATCH_VERSION, "data_id": next(iter(data_ids)), "batches": batches}, sealed=True)
 
 
 def inputs_digest(record: Mapping[str, Any], plan: PreprocessPlan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from segwright.core.errors import DatasetError, PlansError
 from segwright.core.geometry import Geometry
 from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
+from segwright.images.limits import MAX_VALUES
 from segwright.preprocessing.locations import sample_locations
 from segwright.preprocessing.normalization import normalize_channel
 from segwright.preprocessing.resampling import new_shape_after, resample_channel, resample_label, separate_z_axis
@@ -129,17 +131,28 @@ def preprocess_case(
 
 
 def plan_geometry(geometry: Geometry, box: Box, plan: PreprocessPlan) -> CaseProperties:
-    """Shapes and spacings a case will have; ``box`` is the crop in transposed axes."""
+    """Shapes and spacings a case will have; ``box`` is the crop in transposed axes.
+
+    Raises:
+        DatasetError: the resampled case would be larger than any image: its header claims an impossible spacing.
+    """
     shape = _permuted(geometry.shape_zyx, plan.transpose_forward)
     spacing_mm = _permuted(geometry.spacing_zyx, plan.transpose_forward)
     target_mm = (spacing_mm[0], *plan.spacing_mm) if plan.is_2d else plan.spacing_mm
     cropped = tuple(high - low for low, high in box)
+    resampled = _shape([max(1, edge) for edge in new_shape_after(cropped, spacing_mm, target_mm)])
+    if prod(resampled) > MAX_VALUES:
+        before, after = (" x ".join(f"{edge:g}" for edge in edges) for edges in (spacing_mm, target_mm))
+        raise DatasetError(
+            f"resampled from {before} mm to {after} mm it would have {' x '.join(map(str, resampled))} voxels; correct"
+            " the voxel spacing in the file's header"
+        )
     return CaseProperties(
         geometry=geometry,
         shape_before_cropping=_shape(shape),
         bbox=box,
         shape_after_cropping=_shape(cropped),
-        shape=_shape([max(1, edge) for edge in new_shape_after(cropped, spacing_mm, target_mm)]),
+        shape=resampled,
         spacing_before_mm=_spacing(spacing_mm),
         spacing_mm=_spacing(target_mm),
     )

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.core.dataset import LabelKey, key_from_text, key_text
-from segwright.core.errors import DamagedFileError
-from segwright.core.files import atomic_path, read_json
+from segwright.core.errors import MALFORMED, DamagedFileError, brief
+from segwright.core.files import atomic_path, file_digest, read_json
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase
 
 FORMAT_VERSION = 1
@@ -126,17 +126,21 @@ class PreprocessedStore:
         self.folder = self.index_file.parent
         index = read_json(self.index_file)
         entries: dict[str, dict[str, str]] = {}
+        self._batches: dict[str, Path] = {}
         try:
             self.data_id = str(index["data_id"])
             for batch, digest in index["batches"].items():
-                entries.update(_batch_entries(self.folder / f"{_plain_name(batch)}.json", self.data_id, digest))
+                batch_file = self.folder / f"{_plain_name(batch)}.json"
+                found = _batch_entries(batch_file, self.data_id, digest, self.index_file)
+                entries.update(found)
+                self._batches.update(dict.fromkeys(found, batch_file))
             self._files = {
                 case_id: self.folder / _relative(entry["file"]) for case_id, entry in sorted(entries.items())
             }
             self._digests = {case_id: str(entry["content"]) for case_id, entry in entries.items()}
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise DamagedFileError(
-                self.index_file, f"not an index of preprocessed cases ({error!r})", REMEDY
+                self.index_file, f"not an index of preprocessed cases ({brief(repr(error))})", REMEDY
             ) from error
 
     @property
@@ -150,6 +154,26 @@ class PreprocessedStore:
 
     def open(self, case_id: str) -> StoredCase:
         return StoredCase(self.path(case_id))
+
+    def verify(self, case_id: str) -> None:
+        """Read the case's whole file and compare it with what was recorded when it was written.
+
+        Raises:
+            DamagedFileError: it is missing or was altered.
+        """
+        path = self.path(case_id)
+        remedy = (
+            f"delete {self._batches[case_id]} and {self.index_file}, then run again: only what is damaged is made anew"
+        )
+        if not path.is_file():
+            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy)
+        if file_digest(path) != self._digests[case_id]:
+            raise DamagedFileError(path, f"case {case_id}: its content is not what was written", remedy)
+
+    def open_intact(self, case_id: str) -> StoredCase:
+        """:meth:`open` after :meth:`verify`: for those who read all of it anyway."""
+        self.verify(case_id)
+        return self.open(case_id)
 
     def digest(self, case_id: str) -> str:
         """SHA-256 of the stored file as recorded when it was written."""
@@ -204,8 +228,8 @@ def _map_file(path: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, str]]:
                 raise ValueError(f"offset {data_start + begin} is not aligned")
             flat = np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, data_start + begin)
             arrays[name], expected = flat.reshape(shape), end
-    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-        raise DamagedFileError(path, f"the header is not valid ({error!r})", REMEDY) from error
+    except MALFORMED as error:
+        raise DamagedFileError(path, f"the header is not valid ({brief(repr(error))})", REMEDY) from error
     if data_start + expected != len(mapped):
         raise DamagedFileError(path, f"{data_start + expected} bytes expected but it has {len(mapped)}", REMEDY)
     return arrays, metadata
@@ -232,10 +256,12 @@ def _locations(arrays: dict[str, NDArray[Any]], keys: Sequence[str] | None) -> d
     return located
 
 
-def _batch_entries(path: Path, data_id: str, digest: str) -> dict[str, dict[str, str]]:
+def _batch_entries(path: Path, data_id: str, digest: str, index_file: Path) -> dict[str, dict[str, str]]:
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != digest:
-        raise DamagedFileError(path, "is not the one the index was made for", "run the preprocessing again")
+        raise DamagedFileError(
+            path, "is not the one the index was made for", f"delete it and {index_file}, then run again"
+        )
     batch = json.loads(content)
     if batch["data_id"] != data_id:
         raise DamagedFileError(path, f"belongs to {batch['data_id']}, not to {data_id}", "run the preprocessing again")

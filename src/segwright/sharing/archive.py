@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segwright.core.errors import ModelError
+from segwright.core.errors import ModelError, brief
 from segwright.core.files import TEMPORARY_PREFIX, atomic_path
 
 _CHUNK_BYTES = 1 << 20
@@ -100,7 +100,9 @@ def extract_archive(
     except FileNotFoundError as error:
         raise ModelError(f"{archive}: the file does not exist; correct the path") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
-        raise ModelError(f"{archive}: not a valid zip file ({error}); copy or download it again") from error
+        raise ModelError(
+            f"{archive}: not a valid zip file ({brief(str(error), 300)}); copy or download it again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return tuple(entry.filename for entry in entries)
@@ -183,7 +185,11 @@ def _extract(archive: Path, packed: zipfile.ZipFile, entry: zipfile.ZipInfo, fol
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with packed.open(entry) as source, target.open("xb") as stream:
+    try:
+        source = packed.open(entry)
+    except OSError as error:  # an offset before the start of the file
+        raise _refused(archive, f"entry {entry.filename!r}: {error.strerror}") from error
+    with source, target.open("xb") as stream:
         while chunk := source.read(_CHUNK_BYTES):
             written += len(chunk)
             if written > entry.file_size:

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from segwright.core.configvalues import build
 from segwright.core.dataset import Labels
-from segwright.core.errors import DamagedFileError, ModelError, SegwrightError
+from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, SegwrightError, brief
 from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.plans import Plans
 from segwright.core.settings import PredictionSettings
-from segwright.core.slices import PredictPlan
+from segwright.core.slices import PredictPlan, read_slice
 from segwright.images.readers import choose_reader
 from segwright.selection.components import Rule
 from segwright.selection.postprocessing import read_rules
@@ -160,6 +162,7 @@ def _opened(folder: Path, temporary: tempfile.TemporaryDirectory[str] | None) ->
     record = _read_manifest(folder)
     _verify_files(folder, record)
     try:
+        Plans.from_json(read_json(folder / "plans.json"))
         facts = read_json(folder / "dataset.json")
         configurations = {
             str(name): _configuration(folder, str(name), entry, record["files"])
@@ -183,8 +186,9 @@ def _opened(folder: Path, temporary: tempfile.TemporaryDirectory[str] | None) ->
         choose_reader(model.file_ending, override=model.configurations[model.members[0]].plan.preprocess.reader)
     except ModelError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SegwrightError) as problem:
-        raise ModelError(f"{folder}: the model is not complete or not valid ({problem}); get it again") from problem
+    except (*MALFORMED, SegwrightError) as problem:
+        text = brief(str(problem), 400)
+        raise ModelError(f"{folder}: the model is not complete or not valid ({text}); get it again") from problem
     return model
 
 
@@ -202,7 +206,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not the manifest of a segwright model; correct the path")
     if record.get("format_version") != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: has format version {record.get('format_version')!r}, this segwright reads {FORMAT_VERSION};"
+            f"{path}: has format version {brief(record.get('format_version'))}, this segwright reads {FORMAT_VERSION};"
             " install the segwright it was made with"
         )
     return record
@@ -215,7 +219,9 @@ def _verify_files(folder: Path, record: Mapping[str, Any]) -> None:
         raise ModelError(f"{folder / MANIFEST}: lists no files; get the model again")
     for name, entry in files.items():
         if not (isinstance(entry, dict) and safe_name(name) and belongs_to_model(name) and name != MANIFEST):
-            raise ModelError(f"{folder / MANIFEST}: lists {name!r}, which cannot belong to a model; do not use it")
+            raise ModelError(
+                f"{folder / MANIFEST}: lists {brief(name)!r}, which cannot belong to a model; do not use it"
+            )
         path = folder / name
         if not path.is_file():
             raise ModelError(f"{path}: the file is missing from the model; get the model again")
@@ -248,10 +254,13 @@ def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Map
     )
     if not folds:
         raise ValueError(f"configuration {name} has no fold")
-    plan = PredictPlan.from_json(read_json(listed(entry["predict"])))
+    plan = read_slice(listed(entry["predict"]), PredictPlan)
     if plan.previous_stage != entry["previous_stage"]:
         raise ValueError(f"configuration {name}: manifest and predict.json name different previous stages")
-    return ModelConfiguration(name, plan, folds, tuple(int(axis) for axis in entry["mirror_axes"]))
+    axes = tuple(int(axis) for axis in entry["mirror_axes"])
+    if not set(axes) <= set(range(len(plan.patch_size))):
+        raise ValueError(f"configuration {name}: mirror_axes {list(axes)}")
+    return ModelConfiguration(name, plan, folds, axes)
 
 
 def _prediction_settings(folder: Path, record: Mapping[str, Any]) -> PredictionSettings:
@@ -261,7 +270,7 @@ def _prediction_settings(folder: Path, record: Mapping[str, Any]) -> PredictionS
             f"{folder / MANIFEST}: unknown prediction settings {', '.join(unknown)}; install the segwright it was"
             " made with"
         )
-    return PredictionSettings(**record)
+    return build(PredictionSettings, record, "prediction")
 
 
 def _check_stages(model: PackagedModel) -> None:

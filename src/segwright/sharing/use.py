@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segwright.core.dataset import Case, find_cases
-from segwright.core.errors import DatasetError, ModelError
+from segwright.core.errors import MALFORMED, DatasetError, ModelError, brief
 from segwright.core.files import file_digest, json_digest, read_json, write_bytes
 from segwright.inference.finished import write_manifest
 from segwright.selection.components import apply_rules
@@ -152,7 +152,14 @@ def chain_of(model: PackagedModel, member: str) -> tuple[str, ...]:
 
 def model_facts(model: PackagedModel) -> dict[str, Any]:
     """What `segwright model info` shows: a summary of the manifest and the metrics."""
-    metrics = read_json(model.folder / "metrics.json")
+    path = model.folder / "metrics.json"
+    metrics = read_json(path)
+    try:
+        scores = dict(metrics["candidates"].get(metrics["best"], {}).get("foreground_mean", {}))
+    except MALFORMED as problem:
+        raise ModelError(
+            f"{path}: not the scores of a model ({brief(repr(problem))}); get the model again"
+        ) from problem
     return {
         "name": model.name,
         "digest": model.digest,
@@ -164,7 +171,7 @@ def model_facts(model: PackagedModel) -> dict[str, Any]:
         "file_ending": model.file_ending,
         "postprocessing": [rule.describe() for rule in model.rules],
         "plugins": dict(model.plugins),
-        "metrics": metrics["candidates"].get(metrics["best"], {}).get("foreground_mean", {}),
+        "metrics": scores,
     }
 
 
