@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segwright.case_table import groups_of, read_case_table, strata_of
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import read_json, write_json, write_text
 from segwright.core.settings import SplitSettings
 from segwright.inspection.checks import read_checks
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 ALL = "all"
 """Name of the fold that trains on every case and validates on the same (method 9.6)."""
+_IF_ALTERED = "delete the folder it lies in and the dataset's plan folders and run again"  # plans come after the split
 
 
 __all__ = [
@@ -146,7 +147,7 @@ def write_splits(
     folder = Path(folder)
     names = {f"fold_{fold.name}.json" for fold in folds}
     for fold in folds:
-        write_json(folder / f"fold_{fold.name}.json", fold.to_json())
+        write_json(folder / f"fold_{fold.name}.json", fold.to_json(), sealed=_IF_ALTERED)
     numbered = [{"train": list(fold.train), "val": list(fold.val)} for fold in folds if fold.name != ALL]
     write_json(folder / "splits.json", numbered)
     write_text(folder / "counts.tsv", counts_table(folds, label_voxels_by_case, groups_by_case, strata_by_case or {}))
@@ -163,9 +164,9 @@ def read_fold(path: Path) -> Fold:
     """
     record = read_json(path)
     try:
-        return Fold(str(record["fold"]), tuple(record["train"]), tuple(record["val"]))
-    except (KeyError, TypeError) as error:
-        raise DamagedFileError(path, f"not a fold file ({error!r})") from error
+        return Fold(str(record["fold"]), tuple(map(str, record["train"])), tuple(map(str, record["val"])))
+    except MALFORMED as error:
+        raise DamagedFileError(path, f"not a fold file ({brief(repr(error))})") from error
 
 
 def fold_of_splits_file(path: Path, name: str, index: Path) -> Fold:
@@ -183,8 +184,8 @@ def fold_of_splits_file(path: Path, name: str, index: Path) -> Fold:
     try:
         batches = [read_json(index.with_name(f"{batch}.json")) for batch in read_json(index)["batches"]]
         ordered = sorted(case for batch in batches for case in batch["cases"])
-    except (KeyError, TypeError) as error:
-        raise DamagedFileError(index, f"not an index of preprocessed cases ({error!r})") from error
+    except MALFORMED as error:
+        raise DamagedFileError(index, f"not an index of preprocessed cases ({brief(repr(error))})") from error
     if name == ALL:
         return Fold(ALL, tuple(ordered), tuple(ordered))
     folds = {fold.name: fold for fold in _folds_from_file(path, ordered, {}, {})}
@@ -307,7 +308,7 @@ def _folds_from_file(
     problems = [problem for fold in folds for problem in _file_problems(fold, set(ordered), groups, duplicates)]
     if problems:
         raise DatasetError(
-            f"{path}: the folds cannot be used; correct the file\n" + "\n".join(f"  {p}" for p in problems)
+            f"{path}: the folds cannot be used; correct the file\n" + "\n".join(f"  {p}" for p in problems[:20])
         )
     used = {case for fold in folds for case in (*fold.train, *fold.val)}
     unused = sorted(set(ordered) - used)
@@ -327,7 +328,7 @@ def _file_problems(
     cases = (*fold.train, *fold.val)
     unknown = sorted({case for case in cases if case not in known})
     if unknown:
-        problems.append(f"fold {fold.name}: there is no training case {', '.join(unknown[:5])}")
+        problems.append(f"fold {fold.name}: there is no training case {', '.join(map(brief, unknown[:5]))}")
     for what, keys in (
         ("case", {case: case for case in cases}),
         ("group", groups),

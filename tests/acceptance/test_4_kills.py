@@ -74,7 +74,7 @@ class Training:
 def test_killed_training_ends_with_the_same_weights(
     check: Callable[[str, str], Check], shared_data: Path, tmp_path: Path
 ) -> None:
-    command = _prepare(raw_dataset(shared_data, "hippocampus_small"), tmp_path)
+    command = prepare_training(raw_dataset(shared_data, "hippocampus_small"), tmp_path)
     row = check(
         "4 kill and resume",
         f"`segwright train` of {CONFIGURATION} on hippocampus_small, tiny network, {EPOCHS} epochs, {WORKERS} loader "
@@ -152,7 +152,7 @@ def _is_writing_state(folder: Path) -> bool:
         return any(entry.name.startswith(TEMPORARY_PREFIX) and entry.name.endswith(".pt") for entry in entries)
 
 
-def _prepare(raw: Path, folder: Path) -> tuple[str | Path, ...]:
+def prepare_training(raw: Path, folder: Path) -> tuple[str | Path, ...]:
     """Inspect, plan and preprocess; gives the command that trains, without its output."""
     settings, plans, store, splits = (folder / name for name in ("settings.yaml", "plan", "store", "splits.json"))
     settings.write_text(yaml.safe_dump(SETTINGS))

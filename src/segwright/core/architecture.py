@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segwright.core.errors import PlansError
+from segwright.core.errors import PlansError, brief
 
 NETWORK_CLASS_NAMES = {
     "plain_unet": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
     "residual_unet": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
 }
+_STAGES_MAX, _BLOCKS_MAX, _EDGE_MAX, _FEATURES_MAX = 20, 100, 64, 16_384
 _KIND_OF_CLASS = {name: kind for kind, name in NETWORK_CLASS_NAMES.items()}
 
 
@@ -88,7 +89,9 @@ class Architecture:
             "dropout_op_kwargs", "nonlin", "nonlin_kwargs", "deep_supervision",
         }  # fmt: skip
         norm = arguments.get("norm_op_kwargs") or {}
-        return Architecture(
+        if not 1 <= n_stages <= _STAGES_MAX:
+            raise ValueError(f"n_stages is {n_stages}")
+        architecture = Architecture(
             kind=_KIND_OF_CLASS.get(name, name),
             features_per_stage=tuple(int(v) for v in _listed(arguments["features_per_stage"], n_stages)),
             kernel_sizes=tuple(_edges(kernel, dimensions) for kernel in _listed(arguments["kernel_sizes"], n_stages)),
@@ -100,6 +103,25 @@ class Architecture:
             norm_affine=bool(norm.get("affine", True)),
             extra={key: value for key, value in arguments.items() if key not in known},
         )
+        architecture._check()
+        return architecture
+
+    def _check(self) -> None:
+        """Refuse numbers no network can have. Raises ValueError."""
+        d, stages = self.dimensions, self.n_stages
+        per_stage = (self.features_per_stage, self.kernel_sizes, self.strides, self.blocks_per_stage)
+        if d not in (2, 3) or any(len(edges) != d for edges in (*self.kernel_sizes, *self.strides)):
+            raise ValueError("kernel_sizes and strides must have 2 or 3 axes everywhere")
+        if any(len(values) != stages for values in per_stage) or len(self.convs_per_stage_decoder) != stages - 1:
+            raise ValueError("features, kernels, strides and blocks differ in number")
+        counts = (*self.blocks_per_stage, *self.convs_per_stage_decoder)
+        edges = [edge for axes in (*self.kernel_sizes, *self.strides) for edge in axes]
+        if any(not 1 <= count <= _BLOCKS_MAX for count in counts):
+            raise ValueError(f"a stage has no block, or more than {_BLOCKS_MAX} blocks")
+        if any(not 1 <= edge <= _EDGE_MAX for edge in edges):
+            raise ValueError(f"a kernel or stride is not from 1 to {_EDGE_MAX}")
+        if any(not 1 <= features <= _FEATURES_MAX for features in self.features_per_stage):
+            raise ValueError("features_per_stage is not possible")
 
 
 def _refuse_foreign_operators(arguments: Mapping[str, Any]) -> None:
@@ -113,7 +135,7 @@ def _refuse_foreign_operators(arguments: Mapping[str, Any]) -> None:
     for key, names in allowed.items():
         value = str(arguments.get(key)).rsplit(".", 1)[-1]
         if key in arguments and value not in names:
-            raise PlansError(f"plans: {key} {arguments[key]} is not available (known: {', '.join(names)})")
+            raise PlansError(f"plans: {key} {brief(arguments[key])} is not available (known: {', '.join(names)})")
 
 
 def _listed(value: Any, length: int) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from segwright.core.configvalues import build, from_text, plain_copy, unknown_key
-from segwright.core.errors import SettingsError
+from segwright.core.errors import SettingsError, brief
 from segwright.core.files import write_json, write_text
 from segwright.core.settings import (
     DatasetSettings,
@@ -33,8 +33,10 @@ Source = Mapping[str, Any] | Path | str
 MAX_BYTES = 1_000_000
 SECTIONS = tuple(f.name for f in fields(PipelineSettings))
 """The stages' sections: allowed under ``defaults``, in a pipeline, and (short for ``defaults``) at the top."""
-DATASET_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-PIPELINE_NAME = re.compile(r"[A-Za-z0-9_]+")
+DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+PIPELINE_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
+_TAKEN_FOLDERS = {"datasets": ("logs", "benchmarks"), "pipelines": ("data",)}
+"""Folders beside those of the datasets, and beside those of a dataset's pipelines."""
 
 
 def load_settings(*sources: Source) -> Settings:
@@ -55,8 +57,8 @@ def load_settings(*sources: Source) -> Settings:
     defaults = merge(_section(config.get("defaults"), "defaults"), shorthand)
     datasets = _named(config.get("datasets"), "datasets", DATASET_NAME)
     pipelines = {"default": {}, **_named(config.get("pipelines"), "pipelines", PIPELINE_NAME)}
-    if "data" in pipelines:
-        raise SettingsError("pipelines.data: a pipeline cannot be named `data`; its folder is taken")
+    for path, names in (("datasets", datasets), ("pipelines", pipelines)):
+        _require_own_folders(path, names)
     loaded = {name: build(DatasetSettings, value, f"datasets.{name}") for name, value in datasets.items()}
     for name, dataset in loaded.items():
         if not dataset.path:
@@ -143,8 +145,8 @@ def read_source(source: Source) -> dict[str, Any]:
         content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as problem:
         raise SettingsError(f"{path}: cannot be read ({problem.strerror}); correct the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
-        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from problem
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as problem:  # also 2020-13-01, or 5000 digits
+        raise SettingsError(f"{path}: not valid YAML ({brief(' '.join(str(problem).split()), 400)})") from problem
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -198,17 +200,34 @@ def _section(value: Any, path: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SettingsError(f"{path} is {value!r} but must be a section with options below it")
+        raise SettingsError(f"{path} is {brief(value)} but must be a section with options below it")
     return dict(value)
 
 
 def _named(value: Any, path: str, pattern: re.Pattern[str]) -> dict[str, dict[str, Any]]:
     entries = _section(value, path)
     for name in entries:
-        if not pattern.fullmatch(name):
-            allowed = pattern.pattern.removesuffix("+")
-            raise SettingsError(f"{path}.{name}: the name may only hold the characters {allowed}")
+        if not isinstance(name, str) or not pattern.fullmatch(name):
+            allowed = "letters, digits and _" + (" . - (these two not in front)" if pattern is DATASET_NAME else "")
+            raise SettingsError(
+                f"{path}.{brief(str(name), 60)}: the name becomes a folder, so it may only hold {allowed}, at most"
+                f" {200 if pattern is DATASET_NAME else 100} characters"
+            )
     return {name: _section(entry, f"{path}.{name}") for name, entry in entries.items()}
+
+
+def _require_own_folders(path: str, names: Iterable[str]) -> None:
+    """Each name stands for a folder of its own, also where upper and lower case are one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = name.lower()
+        if folded in _TAKEN_FOLDERS[path]:
+            raise SettingsError(f"{path}.{name}: the name `{folded}` is taken by another folder; choose another name")
+        if folded in seen:
+            raise SettingsError(
+                f"{path}.{name}: is one and the same folder as {seen[folded]} on many systems; rename it"
+            )
+        seen[folded] = name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

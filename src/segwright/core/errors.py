@@ -15,6 +15,16 @@ class SegwrightError(Exception):
     exit_code = 2
 
 
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+"""What reading a record raises where it is not of the expected form: a key is missing, a list is a number, 1e400."""
+
+
+def brief(value: object, limit: int = 120) -> str:
+    """A value of a file as messages show it: never longer than ``limit``, whatever somebody wrote there."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 class SettingsError(SegwrightError):
     """A setting is unknown, of the wrong type or out of range."""
 
@@ -41,6 +51,10 @@ class DamagedFileError(SegwrightError):
     def __init__(self, path: Path | str, problem: str, remedy: str = "delete it and run again") -> None:
         self.path = Path(path)
         super().__init__(f"{path}: {problem}; {remedy}")
+
+
+class StorageError(SegwrightError):
+    """A file cannot be written: the disk is full, a quota is used up, or the folder is read-only."""
 
 
 class InterruptedForRetry(SegwrightError):

@@ -7,18 +7,31 @@ sees the old file or the new one, never half of one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segwright.core.errors import DamagedFileError
+from segwright.core.errors import DamagedFileError, DatasetError, StorageError
 
 _CHUNK_BYTES = 1 << 20
+_FULL_BYTES = 1 << 20  # a disk with less than this left is why something could not be written
+_FREE_SPACE = "free some space"
+_MANY_DIGITS = re.compile(r"\d{19}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_LONGEST_NUMBER = 20  # characters of a 64-bit number
 TEMPORARY_PREFIX = ".part-"
+SEAL = "seal"
+"""Key under which a sealed JSON file keeps the digest of the rest of its content."""
+DELETE_FILE = "delete it and run again"
+DELETE_FOLDER = "delete the folder it lies in and run again"
+"""For files of a step whose whole folder is its result."""
 
 
 @contextlib.contextmanager
@@ -27,16 +40,32 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     The temporary name keeps the file ending, because image writers choose the format by it. If the body
     raises, the temporary file is removed and ``path`` stays as it was.
+
+    Raises:
+        StorageError: the disk is full, a quota is used up, or the folder cannot be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush_to_disk(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        problem = storage_error(path, error)
+        if problem is None:
+            raise
+        raise problem from error
+    except (
+        RuntimeError,
+        DatasetError,
+    ) as error:  # image writers say in words of their own that it could not be written
+        if path.parent.is_dir() and shutil.disk_usage(path.parent).free < _FULL_BYTES:
+            raise StorageError(_storage_text(path, "no space is left", _FREE_SPACE)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     _flush_to_disk(path.parent)
 
 
@@ -51,9 +80,22 @@ def write_text(path: Path | str, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def write_json(path: Path | str, value: Any, *, sort_keys: bool = True) -> None:
-    """Write JSON atomically: indented, keys sorted (unless a schema fixes their order), one newline at the end."""
+def write_json(path: Path | str, value: Any, *, sort_keys: bool = True, sealed: bool | str = False) -> None:
+    """Write JSON atomically: indented, keys sorted (unless a schema fixes their order), one newline at the end.
+
+    Args:
+        sealed: add the digest of a dictionary's content, so that :func:`read_json` notices a file that was altered. For
+            results nobody edits; files that people write or other programs read are not sealed. A text says what to do
+            then, where deleting the file alone does not help.
+    """
+    if sealed:
+        value = with_seal(value, sealed if isinstance(sealed, str) else DELETE_FILE)
     write_text(path, json_text(value, sort_keys=sort_keys))
+
+
+def with_seal(value: Mapping[str, Any], remedy: str = DELETE_FILE) -> dict[str, Any]:
+    """The dictionary with the digest of its content as it will be read back, and what to do if that does not fit."""
+    return {**value, SEAL: {"sha256": json_digest(json.loads(json_text(value))), "if_it_does_not_fit": remedy}}
 
 
 def json_text(value: Any, *, sort_keys: bool = True) -> str:
@@ -62,21 +104,35 @@ def json_text(value: Any, *, sort_keys: bool = True) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+    """Read a JSON file. The seal of a sealed one is checked and left out.
+
+    Whole numbers beyond 64 bits are refused: nothing is counted in them, and they overflow when made floats.
 
     Raises:
-        DamagedFileError: it is missing, cannot be read, or is not JSON.
+        DamagedFileError: it is missing, cannot be read, is not JSON, or its content does not fit its seal.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_int=_whole_number if _MANY_DIGITS.search(text) else None)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a character could never be written again
     except FileNotFoundError:
         raise DamagedFileError(path, "the file does not exist", "make it, or correct the path") from None
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error.strerror})", "correct the path or its rights") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # wrong encodings and JSON's own errors are ValueErrors
         remedy = "correct it, or delete it and run again if segwright made it"
         raise DamagedFileError(path, f"not valid JSON ({error})", remedy) from error
+    return _without_seal(path, value)
+
+
+def _whole_number(digits: str) -> int:
+    """A number of a JSON file, if 64 bits hold it. Raises ValueError."""
+    number = int(digits) if len(digits) <= _LONGEST_NUMBER else 1 << 64
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return number
 
 
 def bytes_digest(content: bytes) -> str:
@@ -103,6 +159,43 @@ def remove_temporary_files(folder: Path | str) -> None:
     """Remove what killed writers left in ``folder`` (not in its subfolders)."""
     for leftover in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError | None:
+    """The error in words, if it comes from the place that is written to and not from what is read meanwhile.
+
+    Args:
+        path: the file that was to be written.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "no space is left" if error.errno == errno.ENOSPC else "your quota is used up"
+        return StorageError(_storage_text(path, what, _FREE_SPACE))
+    here = error.filename is None or Path(str(error.filename)).parent in (path.parent, *path.parents)
+    if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        what = "the file system is read-only" if error.errno == errno.EROFS else "you may not write there"
+        return StorageError(_storage_text(path, what, "make the folder writable, or put the results elsewhere"))
+    if here and error.errno == errno.EIO:
+        return StorageError(_storage_text(path, "the disk reports an error", "look at the disk"))
+    return None
+
+
+def _storage_text(path: Path, what: str, remedy: str) -> str:
+    folder = next((parent for parent in path.parents if parent.is_dir()), path.parent)
+    with contextlib.suppress(OSError):
+        what += f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
+    return f"{path}: cannot be written, {what}; {remedy}, then run again. What was there before is unharmed"
+
+
+def _without_seal(path: Path, value: Any) -> Any:
+    """The content of a JSON file after its seal, if it has one, was found to fit."""
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    seal = value.pop(SEAL)
+    known = isinstance(seal, dict)
+    if not known or seal.get("sha256") != json_digest(value):
+        remedy = str(seal.get("if_it_does_not_fit", DELETE_FILE)) if known else DELETE_FILE
+        raise DamagedFileError(path, "its content is not what was written (the digest in it does not fit)", remedy)
+    return value
 
 
 def _plain(value: Any) -> Any:

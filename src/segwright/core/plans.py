@@ -138,9 +138,7 @@ class Configuration:
                     text = f"configuration {brief(name)}: the resampling function {brief(function)} is not available"
                     raise PlansError(text)
             following = record.get("next_stage") or ()
-            if not all(0 < float(edge) < math.inf for edge in record["spacing"]):
-                raise ValueError(f"spacing {brief(record['spacing'])} must be positive")
-            return Configuration(
+            configuration = Configuration(
                 name=name,
                 data_identifier=str(record["data_identifier"]),
                 preprocessor_name=str(record.get("preprocessor_name", "DefaultPreprocessor")),
@@ -158,6 +156,9 @@ class Configuration:
                 previous_stage=_optional_text(record.get("previous_stage")),
                 next_stages=(following,) if isinstance(following, str) else tuple(following),
             )
+            if not all(0 < edge < math.inf for edge in configuration.spacing_mm):
+                raise ValueError(f"spacing {brief(configuration.spacing_mm)} must be positive")
+            return configuration
         except KeyError as missing:
             raise PlansError(f"plans: configuration {brief(name)} lacks {brief(str(missing))}") from None
         except MALFORMED as problem:

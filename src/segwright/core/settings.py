@@ -142,6 +142,11 @@ class TrainingSettings:
     torch_threads: int = option(
         2, "threads of torch on the CPU; part of the result, so never taken from the machine", minimum=1
     )
+    on_divergence: Literal["stop", "rollback"] = option(
+        "stop",
+        "when the loss is not finite. stop: end with the cause; rollback: go back to the last saved state once and go "
+        "on with a tenth of the learning rate",
+    )
     initial_model: str | None = option(
         None, "model.safetensors to start from (all but the segmentation heads must fit)"
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import file_digest, read_json
 
 
@@ -56,8 +56,9 @@ def read_manifest(path: Path, role: str | None = None) -> dict[str, Entry]:
         return {
             case_id: Entry(path.parent / entry["file"], str(entry["digest"]), path) for case_id, entry in files.items()
         }
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise DamagedFileError(path, f"not a list of cases with files and digests ({problem!r})") from problem
+    except MALFORMED as problem:
+        text = brief(repr(problem))
+        raise DamagedFileError(path, f"not a list of cases with files and digests ({text})") from problem
 
 
 def read_manifests(paths: Iterable[Path], role: str | None = None) -> dict[str, Entry]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Dataset, LabelKey, Labels, key_from_text, key_text
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import read_json, write_json
 from segwright.evaluation.manifest import Entry, read_manifest, read_manifests, relative_name
 from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
@@ -115,8 +115,10 @@ def read_summary(path: Path) -> Summary:
         )
         mean = {key_from_text(text): {m: float(v) for m, v in record["mean"][text].items()} for text in texts}
         foreground_mean = {metric: float(value) for metric, value in record["foreground_mean"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as problem:
-        raise DamagedFileError(path, f"not a summary of an evaluation ({problem!r})") from problem
+        for metrics in (foreground_mean, *mean.values()):
+            _ = metrics["Dice"]
+    except MALFORMED as problem:
+        raise DamagedFileError(path, f"not a summary of an evaluation ({brief(repr(problem))})") from problem
     return Summary(tuple(mean), cases, mean, foreground_mean, extras)
 
 

@@ -37,6 +37,7 @@ from segwright.inference.predictor import (
     merge_training_facts,
     prediction_digest,
     read_training_facts,
+    require_trained,
 )
 from segwright.inference.probabilities import SUFFIX, ScoreArray, mean_labels, write_npz, write_probabilities
 from segwright.inspection.records import CaseRecord, read_batch
@@ -90,6 +91,8 @@ def predict_batch(
         DatasetError: a case cannot be read, predicted or written (names it); all errors of inspection at once.
     """
     records = _valid_records(inspection_file)
+    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
+        require_trained(fold_weights, training_json)
     training = merge_training_facts([read_training_facts(path) for path in training_jsons])
     previous_files = {} if previous is None else _previous_labels(previous, records)
     folder, owner = output.parent, output.stem

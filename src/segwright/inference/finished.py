@@ -72,7 +72,7 @@ def write_manifest(path: Path, folder: Path, cases: Mapping[str, Mapping[str, An
         }
         for case_id, entry in cases.items()
     }
-    write_json(path, {"version": MANIFEST_VERSION, "cases": content})
+    write_json(path, {"version": MANIFEST_VERSION, "cases": content}, sealed=True)
 
 
 def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:

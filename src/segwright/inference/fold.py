@@ -28,7 +28,13 @@ from segwright.inference.finished import (
 )
 from segwright.inference.next_stage import NextStageMaps, read_next_stage, write_label_array, write_next_stage
 from segwright.inference.pipeline import run_cases
-from segwright.inference.predictor import Predictor, TrainingFacts, prediction_digest, read_training_facts
+from segwright.inference.predictor import (
+    Predictor,
+    TrainingFacts,
+    prediction_digest,
+    read_training_facts,
+    require_trained,
+)
 from segwright.inference.probabilities import SUFFIX, write_probabilities
 from segwright.preprocessing.case import CaseProperties
 from segwright.preprocessing.store import PreprocessedStore, StoredCase
@@ -76,6 +82,7 @@ def predict_fold(
         DatasetError: a case cannot be predicted or written (names it), or the disk is too small for the probabilities.
         ModelError: the weights do not fit. DamagedFileError: a file it reads is not what it should be.
     """
+    require_trained(weights, training_json)
     _Fold(
         plan=plan,
         weights=weights,
@@ -159,7 +166,7 @@ class _Fold:
         run_cases(title, cases, self._prepare, predict, export, self.workers)
 
     def _prepare(self, case_id: str) -> _Prepared:
-        stored = self.store.open(case_id)
+        stored = self.store.open_intact(case_id)
         require_finite(stored.image_czyx)
         return stored, None if self.previous is None else self.previous.read(case_id)
 

@@ -45,8 +45,9 @@ class NextStageMaps:
         """
         path, digest = self._entry(case_id)
         if not path.is_file() or file_digest(path) != digest:
+            made_with = path.parents[2] / "next_stage.json"  # .../fold_0/next_stage/{configuration}/{case}.npy
             raise DamagedFileError(
-                path, f"not the label map {self.source} names", f"delete {self.source} and run again"
+                path, f"not the label map {self.source} names", f"delete {made_with} and {self.source}, then run again"
             )
         label_zyx: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return label_zyx
@@ -72,7 +73,7 @@ def write_next_stage(path: Path, targets: Mapping[str, Mapping[str, tuple[Path, 
         }
         for configuration, cases in targets.items()
     }
-    write_json(path, {"version": VERSION, "target": content})
+    write_json(path, {"version": VERSION, "target": content}, sealed=True)
 
 
 def read_next_stage(path: Path, configuration: str) -> NextStageMaps:

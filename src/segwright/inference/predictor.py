@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segwright.core.errors import DamagedFileError, ModelError
+from segwright.core.allocator import keep_freed_memory
+from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, brief
 from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.registry import load_plugins
 from segwright.core.settings import PredictionSettings
@@ -63,12 +64,15 @@ def read_training_facts(path: Path | str) -> TrainingFacts:
             torch_threads=None if threads is None else int(threads),
             plugins={str(name): str(digest) for name, digest in (record.get("plugins") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise DamagedFileError(path, f"not a training record ({problem!r})", "train this fold again") from problem
+    except MALFORMED as problem:
+        text = f"not a training record ({brief(repr(problem))})"
+        raise DamagedFileError(path, text, "train this fold again") from problem
 
 
 def merge_training_facts(facts: Sequence[TrainingFacts]) -> TrainingFacts:
     """Facts of several folds that predict together; only axes flipped in all of them are flipped.
+
+    nnU-Net v2 flips the axes of the first fold it loads, whatever the others were trained with.
 
     Raises:
         ModelError: the folds have different networks, so their weights cannot be averaged in one.
@@ -116,6 +120,8 @@ class Predictor:
         self._threads = threads
         self.kind: ScoreKind = settings.average
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.digest = prediction_digest(plan, weights, settings, training)
         architecture = plan.architecture
         if training.network:
@@ -141,6 +147,8 @@ class Predictor:
 
     def logits(self, image_czyx: np.ndarray, previous_label_zyx: np.ndarray | None = None) -> np.ndarray:
         """Scores on the stored grid: float32 (outputs, z, y, x), the mean over tiles, mirrors and folds.
+
+        All three means are taken in float32; nnU-Net v2 keeps float16 (docs/explanation/differences.md).
 
         Args:
             image_czyx: preprocessed float32 image, may be a read-only memory map.
@@ -189,6 +197,18 @@ class Predictor:
             except ModelError as problem:
                 raise ModelError(f"{path}: {problem}") from problem
             self._loaded = fold
+
+
+def require_trained(weights: Path, training_json: Path) -> None:
+    """Refuse weights that are not the ones the training recorded.
+
+    Raises:
+        DamagedFileError: names the weights.
+    """
+    wanted = read_json(training_json).get("weights_digest")
+    if wanted is not None and weights.is_file() and file_digest(weights) != wanted:
+        remedy = "delete it and run again: training goes on from its last state"
+        raise DamagedFileError(weights, f"its content is not what {training_json} recorded", remedy)
 
 
 def prediction_digest(

@@ -2,7 +2,7 @@
 
 Tiles overlap, each is predicted for the image as it is and for its mirror images, and is added with a weight that falls
 towards its border. Everything is summed in float32. nnU-Net v2 sums in float16, which changes logits by up to 0.5 where
-only tile corners reach, so equality with it holds up to that rounding.
+only tile corners reach, so equality with it holds up to that rounding (docs/explanation/differences.md).
 """
 
 from __future__ import annotations

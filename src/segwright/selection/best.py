@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import LabelKey
-from segwright.core.errors import DamagedFileError, PlansError, SettingsError
-from segwright.core.files import read_json, write_json
+from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
+from segwright.core.files import DELETE_FOLDER, read_json, write_json
 from segwright.evaluation.metrics import mean_without_nan
 from segwright.evaluation.summary import Summary, read_summary
 
@@ -79,8 +79,8 @@ def read_selection(path: Path) -> Selection:
     record = read_json(path)
     try:
         return Selection.from_json(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise DamagedFileError(path, f"not a selection ({problem!r})") from problem
+    except MALFORMED as problem:
+        raise DamagedFileError(path, f"not a selection ({brief(repr(problem))})") from problem
 
 
 def ordered_configurations(planned: Iterable[str]) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def select_best(
     num_cases = len(summaries[winner].cases)
     reason = _reason(best, winner, comparable, note) + _folds_note(folds_used, planned_folds, num_cases)
     selection = Selection(best, members_of(best), reason, folds_used, planned_folds, scores, num_cases)
-    write_json(output, selection.to_json())
+    write_json(output, selection.to_json(), sealed=DELETE_FOLDER)
     return selection
 
 
@@ -181,7 +181,7 @@ def select_without_validation(
         " prediction to select or postprocess by."
     )
     selection = Selection(best, (best,), reason, ("all",), planned_folds)
-    write_json(output, selection.to_json())
+    write_json(output, selection.to_json(), sealed=DELETE_FOLDER)
     return selection
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segwright.core.dataset import LabelKey, key_text, key_values
-from segwright.core.errors import ModelError
+from segwright.core.errors import MALFORMED, ModelError, brief
 
 Connectivity = Literal["full", "faces"]
 Box = tuple[slice, ...]
@@ -59,12 +59,13 @@ class Rule:
                 keys.append(tuple(int(value) for value in key) if isinstance(key, (list, tuple)) else int(key))
             connectivity = record.get("connectivity", "full")
             known = record["operation"] == KEEP_LARGEST and connectivity in ("full", "faces")
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise ModelError(f"postprocessing rule {record!r} is not valid ({problem!r})") from problem
+        except MALFORMED as problem:
+            text = f"postprocessing rule {brief(record)} is not valid ({brief(repr(problem))})"
+            raise ModelError(f"{text}; get the file again") from problem
         if not known:
             raise ModelError(
-                f"postprocessing rule {record!r}: only {KEEP_LARGEST} with connectivity full or faces exists; was it"
-                " made by a newer segwright?"
+                f"postprocessing rule {brief(record)}: only {KEEP_LARGEST} with connectivity full or faces exists;"
+                " was it made by a newer segwright?"
             )
         return Rule(tuple(keys), connectivity)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Dataset, LabelKey, Labels, key_text
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import DamagedFileError, DatasetError, ModelError
 from segwright.core.files import read_json, write_json
 from segwright.evaluation.manifest import Entry, read_manifests
 from segwright.evaluation.metrics import Counts, counts_of_histogram, mean_metrics, mean_without_nan
@@ -136,7 +136,10 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     record = read_json(path)
     if not isinstance(record, Mapping) or not isinstance(record.get("rules"), list):
         raise DamagedFileError(path, "not a postprocessing.json (no list `rules`)")
-    return tuple(Rule.from_json(rule) for rule in record["rules"])
+    try:
+        return tuple(Rule.from_json(rule) for rule in record["rules"])
+    except ModelError as problem:
+        raise ModelError(f"{path}: {problem}") from problem
 
 
 def _rounds(labels: Labels, connectivity: Connectivity) -> list[tuple[Rule, ...]]:

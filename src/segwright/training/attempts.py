@@ -1,17 +1,22 @@
 """Why each attempt at a training ended, kept beside its state (design, decision 7).
 
 A scheduler restarts a training many times; that is right after a time limit and wrong after the same failure thrice.
+A person who gives the command once more wants it tried once more: only attempts of one command are counted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 from segwright.core.errors import DamagedFileError, InterruptedForRetry, TrainingError
 from segwright.core.files import read_json, write_json
@@ -27,7 +32,7 @@ class Attempt:
     """One start of the training.
 
     Attributes:
-        started_by: host, process, job and time.
+        started_by: host, process, job, time, and the command it belongs to (:func:`command_id`).
         epochs_at_start, epochs_at_end: saved epochs.
         ended: ``finished``, ``interrupted`` (signal or deadline), ``keyboard``, ``out_of_memory``, ``error`` or
             ``killed`` (found out by the next attempt); None while it runs.
@@ -61,19 +66,21 @@ class Attempts:
         """Record a new attempt; an earlier one without an end was killed.
 
         Raises:
-            TrainingError: the last three attempts made no new epoch; names the recorded cause.
+            TrainingError: the last three attempts of this command made no new epoch; names the recorded cause.
         """
+        started_by = {**this_process(), "command": command_id()}
         if self.all and self.all[-1].ended is None:
             last = self.all[-1]
             self.all[-1] = replace(last, ended="killed", cause=_killed(last), epochs_at_end=saved_epochs)
             self._write()
         recent = self.all[-HOPELESS_AFTER:]
-        if len(recent) == HOPELESS_AFTER and all(attempt.made_nothing for attempt in recent):
+        same = all(attempt.started_by.get("command") == started_by["command"] for attempt in recent)
+        if len(recent) == HOPELESS_AFTER and same and all(attempt.made_nothing for attempt in recent):
             raise TrainingError(
                 f"{self.path}: the last {HOPELESS_AFTER} attempts made no new epoch; the last one ended because: "
-                f"{recent[-1].cause} Mend that, then delete {self.path} and run again"
+                f"{recent[-1].cause} Mend that and give the command again (inside the same job: delete {self.path})"
             )
-        attempt = Attempt(len(self.all) + 1, this_process(), saved_epochs, saved_epochs)
+        attempt = Attempt(len(self.all) + 1, started_by, saved_epochs, saved_epochs)
         self.all.append(attempt)
         self._write()
         return attempt
@@ -99,6 +106,23 @@ class Attempts:
 
 class OutOfMemory(TrainingError):
     """The device's memory is too small."""
+
+
+def command_id(environment: Mapping[str, str] = os.environ) -> str:
+    """The command this process works for; its automatic retries share it.
+
+    Under SLURM the job name, which Snakemake draws anew for every run; else the Snakemake process above this one; else
+    this process.
+    """
+    if environment.get("SLURM_JOB_ID"):
+        return f"slurm {environment.get('SLURM_JOB_NAME', '')}"
+    own = psutil.Process()
+    found = own
+    for parent in own.parents():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(part).name == "snakemake" for part in parent.cmdline()[:3]):
+                found = parent
+    return f"process {found.pid} since {found.create_time():.2f}"
 
 
 def peak_memory_mb() -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from segwright import __version__
+from segwright.core.allocator import keep_freed_memory
 from segwright.core.errors import SettingsError
 from segwright.core.files import file_digest, json_digest, remove_temporary_files, write_json
 from segwright.core.registry import load_plugins
@@ -25,7 +26,8 @@ from segwright.training.attempts import Attempts, OutOfMemory
 from segwright.training.data import TrainingData, open_data
 from segwright.training.deadline import Deadline, StopSignal
 from segwright.training.lock import FolderLock
-from segwright.training.loop import resolve_compute
+from segwright.training.loop import Compute, resolve_compute
+from segwright.training.memory import advice, require_memory, training_bytes
 from segwright.training.request import TrainingRequest
 from segwright.training.run import FoldTraining
 from segwright.training.state import StateFolder
@@ -33,7 +35,8 @@ from segwright.training.state import StateFolder
 log = logging.getLogger(__name__)
 
 MODEL_FILE, RECORD_FILE, STATE_FOLDER = "model.safetensors", "training.json", "state"
-TRAINING_VERSION = 1  # raised when the same settings give other weights
+_MEMORY_MISJUDGED = 0.8
+TRAINING_VERSION = 2  # raised when the same settings give other weights
 _WITHOUT_EFFECT = ("configurations", "folds", "schedule", "checkpoint_interval", "keep_state", "initial_model")
 
 
@@ -67,7 +70,8 @@ def run_training(request: TrainingRequest, data: TrainingData, plugin_digests: M
         state = states.load()
         attempts = Attempts(folder)
         attempt = attempts.begin(0 if state is None else int(state["epoch"]))
-        with attempts, _memory_errors(request), reproducible(compute.device, settings.torch_threads):
+        with attempts, _memory_errors(request, compute), reproducible(compute.device, settings.torch_threads):
+            require_memory(request.plan, settings, compute.precision, request.device, free_memory(compute.device))
             training = FoldTraining(request, compute, states, attempts, attempt.number)
             if state is not None:
                 training.restore(state)
@@ -83,6 +87,8 @@ def training_identity(
 ) -> dict[str, Any]:
     """Everything the weights depend on; a state is resumed only where all of it is equal."""
     settings = {name: v for name, v in to_plain(request.settings).items() if name not in _WITHOUT_EFFECT}
+    if request.settings.on_divergence == "stop":
+        del settings["on_divergence"]  # as before there was this choice, so that older states still fit
     initial = request.initial_weights
     return {
         "train_slice": json_digest(request.plan.to_json()),
@@ -120,6 +126,7 @@ def write_results(
             "device": training.compute.device.type,
             "precision": training.compute.precision,
             "epochs": training.epoch,
+            **({} if training.rate_factor == 1 else {"rate_factor_after_rollback": training.rate_factor}),
             "stopped_early": training.epoch < int(settings.epochs or 0),
             "weights_of_epoch": epoch,
             "weights_digest": file_digest(request.output / MODEL_FILE),
@@ -133,17 +140,19 @@ def write_results(
                 "best_ema_fg_dice": None if best is None else training.history.records[best].to_json()["ema_fg_dice"],
             },
         },
+        sealed=True,
     )
 
 
 @contextlib.contextmanager
 def reproducible(device: torch.device, threads: int) -> Iterator[None]:
-    """Fixed threads and deterministic operators on the CPU; on CUDA the fastest convolutions (method 9.1)."""
+    """Fixed threads, deterministic operators and kept memory on the CPU; on CUDA the fastest convolutions (9.1)."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic
     fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.set_num_threads(threads)
     if device.type == "cpu":
+        keep_freed_memory()
         torch.use_deterministic_algorithms(True, warn_only=True)
         deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -156,19 +165,27 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of the device; None where it has no memory of its own, or does not tell."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
 @contextlib.contextmanager
-def _memory_errors(request: TrainingRequest) -> Iterator[None]:
+def _memory_errors(request: TrainingRequest, compute: Compute) -> Iterator[None]:
     """Say what to do when memory runs out."""
+    free_bytes = free_memory(compute.device)
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
         known = isinstance(problem, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(problem)
         if not known:
             raise
+        needed = training_bytes(request.plan, request.settings, compute.precision)
+        smaller = min(needed * _MEMORY_MISJUDGED, free_bytes or needed)  # the estimate was too low
         first_line = (str(problem) or type(problem).__name__).splitlines()[0]
         plan = request.plan
         raise OutOfMemory(
             f"{plan.configuration}, fold {request.fold.name}: the memory of {request.device} does not hold batches of "
-            f"{plan.batch_size} x {' x '.join(map(str, plan.patch_size))} ({first_line}); lower planning.gpu_memory_gb "
-            f"or planning.overrides.{plan.configuration}.batch_size, or run fewer jobs at once (execution.jobs_per_gpu)"
+            f"{plan.batch_size} x {' x '.join(map(str, plan.patch_size))} ({first_line}); "
+            f"{advice(plan, request.settings, compute.precision, smaller)}"
         ) from problem

@@ -133,6 +133,17 @@ def draw_progress(path: Path, records: Sequence[EpochRecord]) -> None:
         figure.savefig(temporary, dpi=100, metadata={"Software": None})
 
 
+def duration_text(seconds: float) -> str:
+    """``2 d 3 h``, ``1 h 20 min``, ``3 min 5 s`` or ``12 s``."""
+    whole = round(seconds)
+    days, hours, minutes = whole // 86400, whole % 86400 // 3600, whole % 3600 // 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
 def _line(record: EpochRecord) -> str:
     return json.dumps(record.to_json(), sort_keys=True) + "\n"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from segwright.core.errors import DamagedFileError, TrainingError
-from segwright.core.files import read_json
+from segwright.core.files import file_digest, read_json
 from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
@@ -251,11 +251,14 @@ class PreviousStageMaps:
         if case_id not in self._entries:
             raise TrainingError(f"case {case_id}: not in {self._file}; the previous stage must predict every case")
         path = self._file.parent / self._entries[case_id]["file"]
-        remedy = "delete it and predict the previous stage's fold again"
+        made_with = path.parents[2] / "next_stage.json"  # .../fold_0/next_stage/{configuration}/{case}.npy
+        remedy = f"delete {made_with} and {self._file}, then run again"
+        if not path.is_file():
+            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy)
+        if file_digest(path) != self._entries[case_id].get("digest"):
+            raise DamagedFileError(path, f"case {case_id}: its content is not what was written", remedy)
         try:
             label_zyx = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy) from None
         except (ValueError, EOFError, OSError) as error:
             raise DamagedFileError(path, f"case {case_id}: not a readable array ({error})", remedy) from error
         if label_zyx.shape != tuple(shape_zyx) or label_zyx.dtype.kind not in "ui":

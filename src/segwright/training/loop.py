@@ -18,6 +18,10 @@ from segwright.training.loss import Loss, LossOptions, Reduce, deep_supervision_
 from segwright.training.metrics import hard_counts
 
 
+class Diverged(TrainingError):
+    """Loss or gradient is not finite."""
+
+
 class BatchLike(Protocol):
     """What a step needs of a batch; see ``training.loader.Batch``."""
 
@@ -106,7 +110,7 @@ def train_steps(
     The loss of a step is looked at only when the next one is under way, so that a GPU never waits for Python.
 
     Raises:
-        TrainingError: loss or gradient is not finite; names the batch's cases and statistics.
+        Diverged: loss or gradient is not finite; names the batch's cases and statistics.
     """
     losses: list[float] = []
     unchecked: tuple[int, BatchLike, Tensor] | None = None
@@ -194,15 +198,16 @@ def _finite_loss(step: int, batch: BatchLike, seen: Tensor) -> float:
     """The loss of a step that is over.
 
     Raises:
-        TrainingError: it, or its gradient, is not finite.
+        Diverged: it, or its gradient, is not finite.
     """
     values = seen.reshape(-1).tolist()
     if all(math.isfinite(value) for value in values):
         return float(values[0])
     what = "loss" if not math.isfinite(values[0]) else "gradient"
-    raise TrainingError(
+    raise Diverged(
         f"the {what} is not finite (loss {values[0]:g}) in step {step}, {describe(batch)}. If the images are sound, "
-        "lower training.learning_rate, or use precision fp32; the state of the last good epoch is kept"
+        "lower training.learning_rate, set training.on_divergence: rollback, or use precision fp32; the state of the "
+        "last good epoch is kept"
     )
 
 

@@ -20,8 +20,8 @@ from segwright.networks.weights import canonical_state, load_into, load_weights
 from segwright.training.attempts import Attempts
 from segwright.training.data import Batches, TrainingData
 from segwright.training.deadline import Deadline, StopSignal
-from segwright.training.history import EpochRecord, History
-from segwright.training.loop import Compute, EpochResult, EpochRules, train_steps, validation_steps
+from segwright.training.history import EpochRecord, History, duration_text
+from segwright.training.loop import Compute, Diverged, EpochResult, EpochRules, train_steps, validation_steps
 from segwright.training.loss import LOSSES, LossOptions
 from segwright.training.metrics import dice_per_class, mean_dice, moving_average
 from segwright.training.optimizer import build_optimizer, set_learning_rate
@@ -31,6 +31,8 @@ from segwright.training.state import StateFolder
 
 log = logging.getLogger(__name__)
 
+ROLLBACK_FACTOR = 0.1  # of the learning rate, after a training diverged
+
 
 class FoldTraining:
     """A training under way.
@@ -38,6 +40,7 @@ class FoldTraining:
     Attributes:
         epoch: epochs done.
         history: one record per epoch done.
+        rate_factor: 1, or what the learning rate is multiplied with since a rollback.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class FoldTraining:
         self.states, self.attempts, self.attempt = states, attempts, attempt
         self.epoch = self._saved_epoch = 0
         self._save_s = 0.0
+        self.rate_factor = 1.0
         self.history = History(request.output)
         self.best_weights: dict[str, Tensor] | None = None
         self.network = first_network(request).to(compute.device)
@@ -68,6 +72,7 @@ class FoldTraining:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.best_weights = state["best_weights"]
+        self.rate_factor = float(state.get("rate_factor", 1.0))
         self.history = History(self.request.output, [EpochRecord.from_json(row) for row in state["history"]])
         self.epoch = self._saved_epoch = int(state["epoch"])
 
@@ -90,6 +95,8 @@ class FoldTraining:
                     self._stop_between_epochs(deadline, stop)
                     try:
                         self._run_epoch(training, validation, bar, stop)
+                    except Diverged as error:
+                        self._roll_back(error)
                     except TrainingError as error:
                         if stop.received:  # the signal went to the loader's processes too
                             raise InterruptedForRetry(self._interruption(stop.received)) from error
@@ -111,7 +118,7 @@ class FoldTraining:
     def _run_epoch(self, training: Batches, validation: Batches | None, bar: Bar, stop: StopSignal) -> None:
         epoch, started = self.epoch, time.monotonic()
         torch.manual_seed(seed_of(self.settings.seed, "epoch", epoch))  # for dropout in a plugin's network
-        rate = learning_rate(epoch, self.settings)
+        rate = learning_rate(epoch, self.settings) * self.rate_factor
         set_learning_rate(self.optimizer, rate)
         rules = EpochRules(
             loss=self.loss,
@@ -134,6 +141,27 @@ class FoldTraining:
         if validation is not None:
             validated = validation_steps(self._forward, validation.epoch(epoch, self.validation_iterations), rules)
         self._finish_epoch(rate, trained, validated, started)
+
+    def _roll_back(self, error: Diverged) -> None:
+        """Go back to the last saved state, or to the beginning, with a lower learning rate; only once.
+
+        Raises:
+            Diverged: the settings do not want it, or it has been done.
+        """
+        if self.settings.on_divergence == "stop" or self.rate_factor < 1:
+            raise error
+        state = self.states.load()
+        if state is None:
+            load_into(self.network, first_network(self.request).state_dict())
+            self.optimizer = build_optimizer(self.network, self.settings)
+            self.scaler = self.compute.scaler()
+            self.history, self.best_weights = History(self.request.output), None
+            self.epoch = self._saved_epoch = 0
+        else:
+            self.restore(state)
+        self.rate_factor = ROLLBACK_FACTOR
+        self.history.rewrite()
+        log.warning("%s. Back to epoch %d, with %g of the learning rate", error, self.epoch, self.rate_factor)
 
     def _after_step(self, bar: Bar, stop: StopSignal) -> None:
         bar.advance(f"epoch {self.epoch + 1}/{self.epochs}")
@@ -181,6 +209,7 @@ class FoldTraining:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "best_weights": self.best_weights,
+                "rate_factor": self.rate_factor,
                 "history": [record.to_json() for record in self.history.records],
             },
         )
@@ -264,14 +293,3 @@ def seed_of(*key: int | str) -> int:
     """A 63-bit seed for torch's generators from a key such as (seed, "epoch", 3)."""
     text = "/".join(map(str, key)).encode("utf-8")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
-
-
-def duration_text(seconds: float) -> str:
-    """``2 d 3 h``, ``1 h 20 min``, ``3 min 5 s`` or ``12 s``."""
-    whole = round(seconds)
-    days, hours, minutes = whole // 86400, whole % 86400 // 3600, whole % 3600 // 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from segwright.core.errors import DamagedFileError, TrainingError
+from segwright.core.errors import DamagedFileError, StorageError, TrainingError
 from segwright.core.files import (
     atomic_path,
     bytes_digest,
@@ -80,11 +80,8 @@ class StateFolder:
                 self._record(epoch),
                 {"epoch": epoch, "sha256": bytes_digest(stream.getbuffer()), "stamp": self._digest},  # type: ignore[arg-type]
             )
-        except OSError as problem:
-            raise TrainingError(
-                f"{path}: the training state cannot be written ({problem}); "
-                "free disk space or mend the folder's permissions, then run again"
-            ) from problem
+        except StorageError as problem:
+            raise TrainingError(f"the training state of epoch {epoch} is not saved: {problem}") from problem
         for old in self._epochs()[KEPT_STATES:]:
             self._remove(old)
 

@@ -28,6 +28,7 @@ from tests.fuzz.project import parts
         ("[" * 100_000, "recursion|nested|Expecting"),
         ('{"content_sha256": "x", "a": ' + "[" * 100_000, "recursion|nested|Expecting"),
         ('{"a": 1', "not valid JSON"),
+        ('{"a": ["\\ud800"]}', "surrogates not allowed"),  # nothing that holds it could be written again
     ],
 )
 def test_json_that_overflows_later(text: str, words: str, tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_json_that_overflows_later(text: str, words: str, tmp_path: Path) -> Non
 
 
 def test_the_largest_numbers_are_read(tmp_path: Path) -> None:
-    values = [2**64 - 1, -(2**63), 12345678901234567890.5, 0.12345678901234567890123]
+    values = ["\U0001f600", 2**64 - 1, -(2**63), 12345678901234567890.5, 0.12345678901234567890123]
     (tmp_path / "a.json").write_text(json.dumps(values))
     assert read_json(tmp_path / "a.json") == values
 

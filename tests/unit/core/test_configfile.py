@@ -106,11 +106,20 @@ def test_write_makes_both_files(tmp_path: Path) -> None:
         ({"results": 3}, "results is 3 but must be a text"),
         ({"plugins": "my_losses.py"}, "plugins is `my_losses.py` but must be a list of texts"),
         ({"datasets": {"D": {}}}, "datasets.D.path is missing; name the dataset's folder"),
-        ({"datasets": {"a/b": {"path": "x"}}}, "datasets.a/b: the name may only hold the characters [A-Za-z0-9_.-]"),
+        (
+            {"datasets": {"a/b": {"path": "x"}}},
+            "datasets.a/b: the name becomes a folder, so it may only hold letters, digits and _",
+        ),
         ({"datasets": {"D": {"path": "x", "batchs": 1}}}, "datasets.D.batchs is not known; did you mean"),
         ({"datasets": {"D": {"path": "x", "splits": {"folds": 1}}}}, "datasets.D.splits.folds is 1 but must be at"),
-        ({"pipelines": {"my-one": {}}}, "pipelines.my-one: the name may only hold the characters [A-Za-z0-9_]"),
-        ({"pipelines": {"data": {}}}, "pipelines.data: a pipeline cannot be named `data`; its folder is taken"),
+        (
+            {"pipelines": {"my-one": {}}},
+            "pipelines.my-one: the name becomes a folder, so it may only hold letters, digits and _",
+        ),
+        (
+            {"pipelines": {"data": {}}},
+            "pipelines.data: the name `data` is taken by another folder; choose another name",
+        ),
         (
             {"planning": {"overrides": {"2d": {"patch": [1, 2]}}}},
             "planning.overrides.2d.patch is not known; did you mean planning.overrides.2d.patch_size?",

@@ -21,6 +21,14 @@ def test_fill_holes_equals_scipy(shape: tuple[int, int, int], share: float, seed
     assert np.array_equal(fill_holes(mask_zyx.copy()), ndimage.binary_fill_holes(mask_zyx))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.68, 0.9])
+def test_fill_holes_of_many_voxels_equals_scipy(share: float) -> None:
+    """More background voxels than are walked through one by one: around the share where holes and ways out meet."""
+    mask_zyx = np.random.default_rng(1).random((25, 30, 35)) < share
+    assert np.count_nonzero(~mask_zyx) > 1000
+    assert np.array_equal(fill_holes(mask_zyx.copy()), ndimage.binary_fill_holes(mask_zyx))
+
+
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, channels=st.integers(1, 3), share=st.floats(0, 0.6), seed=st.integers(0, 10_000))
 def test_box_and_mask_equal_the_definition(shape: tuple[int, int, int], channels: int, share: float, seed: int) -> None:

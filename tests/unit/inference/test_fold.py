@@ -16,7 +16,7 @@ from segwright.core.settings import PredictionSettings
 from segwright.images.readers import read_image, read_label
 from segwright.inference import fold as module
 from segwright.inference.export import labels_from_logits, next_stage_labels
-from segwright.inference.fold import predict_fold
+from segwright.inference.fold import predict_fold, require_finite
 from segwright.inference.next_stage import collect_next_stage
 from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import read_probabilities
@@ -163,16 +163,22 @@ def test_a_full_disk_is_noticed_before_predicting(
         predict(trained, tmp_path / "f", save_probabilities=True)
 
 
-def test_a_case_with_broken_values_is_refused_by_name(make_trained: MakeTrained, tmp_path: Path) -> None:
+def test_a_stored_case_that_was_altered_is_refused_by_name(make_trained: MakeTrained, tmp_path: Path) -> None:
     trained = make_trained(predict_plan())
     index = trained.store(trained.plan.preprocess, "own")
     stored = PreprocessedStore(index).path("b")
     content = bytearray(stored.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    content[start : start + 4] = np.float32(np.nan).tobytes()
+    content[-1] ^= 1
     stored.write_bytes(bytes(content))
-    with pytest.raises(DatasetError, match="case b: channel 0 holds values that are infinite or not numbers"):
+    with pytest.raises(DatasetError, match=r"case b: its content is not what was written; delete .*index.json"):
         predict(trained, tmp_path / "f", index=index)
+
+
+def test_values_that_are_no_numbers_are_refused_with_the_channel() -> None:
+    image_czyx = np.zeros((2, 3, 3, 3), np.float32)
+    image_czyx[1, 0, 0, 0] = np.nan
+    with pytest.raises(DatasetError, match="channel 1 holds values that are infinite or not numbers"):
+        require_finite(image_czyx)
 
 
 def test_fold_all_has_nothing_out_of_fold(make_trained: MakeTrained, tmp_path: Path) -> None:

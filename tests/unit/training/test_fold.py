@@ -21,8 +21,8 @@ from segwright.core.files import file_digest, read_json
 from segwright.networks.build import NETWORKS
 from segwright.networks.weights import load_weights
 from segwright.training.fold import run_training, train_fold
+from segwright.training.history import duration_text
 from segwright.training.loop import resolve_compute
-from segwright.training.run import duration_text
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from tests.unit.training.stored import LABELS, make_cases, make_plan, write_stor
 
 from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, SettingsError, TrainingError
-from segwright.core.files import write_json
+from segwright.core.files import file_digest, write_json
 from segwright.core.settings import TrainingSettings
 from segwright.training.augmentation.pipeline import AUGMENTATIONS, Augmentation, PatchFacts, default_augmentation
 from segwright.training.augmentation.spatial import ArrayWindow
@@ -140,7 +140,7 @@ def write_maps(folder: Path, maps: dict[str, np.ndarray], configuration: str = "
     entries = {}
     for case_id, label_zyx in maps.items():
         np.save(folder / f"{case_id}.npy", label_zyx)
-        entries[case_id] = {"file": f"{case_id}.npy", "digest": "x"}
+        entries[case_id] = {"file": f"{case_id}.npy", "digest": file_digest(folder / f"{case_id}.npy")}
     write_json(folder / "next_stage.json", {"version": 1, "target": {configuration: entries}})
     return folder / "next_stage.json"
 
@@ -168,7 +168,7 @@ def test_what_a_cascade_lacks_is_named(index: Path, tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match=r"case case_\d: uint8 of shape \(14, 18, 2\)"):
         source(index, plan=plan, next_stage=wrong).make(0, 0)
     (tmp_path / "b" / "case_0.npy").write_bytes(b"not an array")
-    with pytest.raises(DamagedFileError, match="case_0: not a readable array"):
+    with pytest.raises(DamagedFileError, match="case_0: its content is not what was written"):
         source(index, plan=plan, next_stage=wrong, case_ids=["case_0"]).make(0, 0)
     other = write_maps(tmp_path / "c", {}, "3d_other")
     with pytest.raises(TrainingError, match="no label maps for 3d_cascade_fullres"):

@@ -79,7 +79,7 @@ def test_a_hang_is_told(trouble: str, state: str) -> None:
 
 
 def test_slow_work_is_no_hang() -> None:
-    with BatchLoader(NumberSource("work long", at_step=0), workers=1, stall_timeout_s=0.5) as loader:
+    with BatchLoader(NumberSource("work long", at_step=0), workers=1, stall_timeout_s=1.0) as loader:
         assert next(loader.epoch(3, 1)).images[0, 0, 0, 0] == 300
 
 
