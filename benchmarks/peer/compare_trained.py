@@ -133,6 +133,9 @@ def store_for_peer(plan: Planned, configurations: Sequence[str]) -> None:
         "splits_final.json": [{"train": names, "val": names}] * 5,
     }.items():  # fmt: skip
         (folder / name).write_text(json.dumps(content))
+    references = folder / "gt_segmentations"
+    if not references.exists():
+        references.symlink_to((plan.dataset.folder / "labelsTr").resolve())
     manager = PlansManager(plan.plans_json)
     for configuration in configurations:
         settings = manager.get_configuration(configuration)

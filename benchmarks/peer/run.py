@@ -134,6 +134,8 @@ def run(comparison: Comparison, python: Path, data: Path | None) -> tuple[list[R
         for line in process.stdout:
             print(line, end="", flush=True)
             rows += rows_of(line)
+    if process.returncode not in (0, 1):
+        print(f"{comparison.name} ended with status {process.returncode}")
     return rows, process.returncode
 
 
