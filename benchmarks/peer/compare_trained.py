@@ -72,7 +72,7 @@ SCENARIOS = (
 )  # fmt: skip
 BATCH = {True: 12, False: 2}
 """Samples a step, 2-D or not: small networks leave room for hundreds, which only cost time here."""
-ITERATIONS, RATE = 120, 4e-3
+ITERATIONS, RATE = 400, 2e-3
 """Of AdamW in place of the peer's SGD, which needs thousands of steps until anything is segmented."""
 
 

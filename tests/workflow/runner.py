@@ -58,10 +58,15 @@ class Project:
         """Write the configuration and run Snakemake; jobs are counted by rule, collection targets left out."""
         command = self.prepare(*targets, options=options, cores=cores)
         environment = {**os.environ, **({"PYTHONPATH": str(python_path)} if python_path else {})}
+        before = self._logs()
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        output = done.stdout + done.stderr
-        jobs = Counter(name for name in _JOB.findall(output) if name not in TARGETS)
-        return Run(done.returncode, output, jobs)
+        # Counted in Snakemake's own log: on the terminal a job's progress bar may stand in the middle of its lines.
+        finished = [_JOB.findall(path.read_text()) for path in self._logs() - before]
+        jobs = Counter(name for names in finished for name in names if name not in TARGETS)
+        return Run(done.returncode, done.stdout + done.stderr, jobs)
+
+    def _logs(self) -> set[Path]:
+        return set((self.folder / ".snakemake" / "log").glob("*.snakemake.log"))
 
     def must_run(self, *targets: str, **how: Any) -> Run:
         """Run and require success; the failure shows the end of Snakemake's output."""

@@ -17,6 +17,7 @@ from segwright.core.files import file_digest, read_json
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations
+from segwright.inference.finished import keeps_probabilities
 
 try:
     EXPERIMENT = Experiment.load(config)
@@ -235,10 +236,12 @@ def candidate_summaries(wildcards):
 
 
 def needs_probabilities(wildcards):
-    """Whether any ensemble with this configuration is scored."""
+    """Whether any ensemble with this configuration is scored. What is kept already does no harm: no reason to run."""
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
-    return any(wildcards.configuration in pair for pair in pairs)
+    fold = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{wildcards.configuration}/fold_{wildcards.fold}"
+    kept = keeps_probabilities(Path(fold) / "probabilities.json")
+    return kept or any(wildcards.configuration in pair for pair in pairs)
 
 
 def fold_split(wildcards):
@@ -342,10 +345,12 @@ def previous_test_predictions(wildcards):
 
 
 def test_probabilities(wildcards):
-    """Test probabilities are kept for an ensemble, or because the user wants them."""
+    """Test probabilities are kept for an ensemble, because the user wants them, or because they are there already."""
     members = selected_members(wildcards)
     wanted = EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities
-    return wildcards.configuration in members and (len(members) > 1 or wanted)
+    folder = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/predictions/{wildcards.configuration}"
+    kept = keeps_probabilities(Path(folder) / f"{wildcards.batch}.json")
+    return kept or (wildcards.configuration in members and (len(members) > 1 or wanted))
 
 
 def winner_test_predictions(wildcards):

@@ -23,6 +23,7 @@ from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, write_label
 from segwright.inference.export import ScoreKind, labels_from_logits
 from segwright.inference.finished import (
+    PROBABILITIES_SUFFIX,
     finished_digests,
     note_finished,
     remove_stale,
@@ -39,7 +40,7 @@ from segwright.inference.predictor import (
     read_training_facts,
     require_trained,
 )
-from segwright.inference.probabilities import SUFFIX, ScoreArray, mean_labels, write_npz, write_probabilities
+from segwright.inference.probabilities import ScoreArray, mean_labels, write_npz, write_probabilities
 from segwright.inspection.records import CaseRecord, read_batch
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase, preprocess_case
 
@@ -257,7 +258,7 @@ def _batch_files(
     stem = f"{case_id}.{inputs[:12]}"
     files = {LABEL: folder / "cases" / f"{stem}{file_ending}"}
     if save_probabilities:
-        files[PROBABILITIES] = folder / "cases" / f"{stem}{SUFFIX}"
+        files[PROBABILITIES] = folder / "cases" / f"{stem}{PROBABILITIES_SUFFIX}"
     return files
 
 

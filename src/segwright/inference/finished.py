@@ -17,6 +17,7 @@ from segwright.core.files import file_digest, read_json, write_json
 
 MANIFEST_VERSION = 1
 _FOLDER = ".finished"
+PROBABILITIES_SUFFIX = ".probabilities"
 
 Files = Mapping[str, Path]
 """Role (``label``, ``probabilities``, ``next_stage/<configuration>``) -> file."""
@@ -73,6 +74,22 @@ def write_manifest(path: Path, folder: Path, cases: Mapping[str, Mapping[str, An
         for case_id, entry in cases.items()
     }
     write_json(path, {"version": MANIFEST_VERSION, "cases": content}, sealed=True)
+
+
+def keeps_probabilities(path: Path) -> bool:
+    """Whether a manifest that is there lists the probabilities of all its cases.
+
+    A ``probabilities.json`` lists them as ``file``, a batch of test images beside the label map. A damaged manifest
+    keeps nothing: the stage that reads it says so.
+    """
+    if not path.is_file():
+        return False
+    try:
+        cases = read_json(path)["cases"]
+        listed = [entry.get("probabilities", {"file": entry["file"]})["file"] for entry in cases.values()]
+    except (DamagedFileError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(listed) and all(str(file).endswith(PROBABILITIES_SUFFIX) for file in listed)
 
 
 def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:

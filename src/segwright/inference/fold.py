@@ -20,6 +20,7 @@ from segwright.core.slices import PredictPlan
 from segwright.images.readers import write_label
 from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
 from segwright.inference.finished import (
+    PROBABILITIES_SUFFIX,
     finished_digests,
     note_finished,
     remove_stale,
@@ -35,7 +36,7 @@ from segwright.inference.predictor import (
     read_training_facts,
     require_trained,
 )
-from segwright.inference.probabilities import SUFFIX, write_probabilities
+from segwright.inference.probabilities import write_probabilities
 from segwright.preprocessing.case import CaseProperties
 from segwright.preprocessing.store import PreprocessedStore, StoredCase
 from segwright.splits import ALL, Fold
@@ -185,7 +186,7 @@ class _Fold:
     def _files(self, case_id: str) -> dict[str, Path]:
         files = {LABEL: self.output / "validation" / f"{case_id}{self.file_ending}"}
         if self.save_probabilities:
-            files[PROBABILITIES] = self.output / "probabilities" / f"{case_id}{SUFFIX}"
+            files[PROBABILITIES] = self.output / "probabilities" / f"{case_id}{PROBABILITIES_SUFFIX}"
         for name in self.targets:
             files[NEXT_STAGE + name] = self.output / "next_stage" / name / f"{case_id}.npy"
         return files

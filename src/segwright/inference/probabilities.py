@@ -24,8 +24,6 @@ from segwright.inference.interpolation import interpolate_slabs, slabs_of
 from segwright.inference.score_file import ScoreFile, write_scores
 from segwright.preprocessing.case import CaseProperties, undo_crop_and_transpose
 
-SUFFIX = ".probabilities"
-
 
 @dataclass(frozen=True)
 class CroppedProbabilities:

@@ -9,9 +9,11 @@ import pytest
 from segwright.core.errors import DatasetError
 from segwright.inference.finished import (
     finished_digests,
+    keeps_probabilities,
     note_finished,
     remove_stale,
     require_free_disk,
+    write_manifest,
 )
 
 
@@ -53,3 +55,19 @@ def test_a_full_disk_is_refused_with_numbers(tmp_path: Path) -> None:
     require_free_disk(tmp_path, 1, "the probabilities")
     with pytest.raises(DatasetError, match=r"the probabilities need up to 1048576\.0 GiB but only .* free"):
         require_free_disk(tmp_path, 2**50, "the probabilities")
+
+
+def test_a_manifest_tells_whether_it_keeps_probabilities(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    assert not keeps_probabilities(path)
+    write_manifest(path, tmp_path, {})
+    assert not keeps_probabilities(path)
+    write_manifest(path, tmp_path, {"a": {"file": "probabilities/a.probabilities"}})
+    assert keeps_probabilities(path)
+    kept = {"file": "cases/a.nii.gz", "probabilities": {"file": "cases/a.probabilities"}}
+    write_manifest(path, tmp_path, {"a": kept})
+    assert keeps_probabilities(path)
+    write_manifest(path, tmp_path, {"a": kept, "b": {"file": "cases/b.nii.gz"}})
+    assert not keeps_probabilities(path)
+    path.write_text('{"cases": [')
+    assert not keeps_probabilities(path)

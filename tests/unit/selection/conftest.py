@@ -12,8 +12,8 @@ from segwright.core.architecture import Architecture
 from segwright.core.dataset import Labels
 from segwright.core.files import file_digest
 from segwright.core.slices import PredictPlan, PreprocessPlan
-from segwright.inference.finished import write_manifest
-from segwright.inference.probabilities import SUFFIX, write_probabilities
+from segwright.inference.finished import PROBABILITIES_SUFFIX, write_manifest
+from segwright.inference.probabilities import write_probabilities
 from segwright.preprocessing.case import CaseProperties
 from tests.unit.label_maps import READER, grid, make_dataset, make_fold, write_map
 
@@ -62,7 +62,7 @@ def make_probabilities(tmp_path: Path, make_plan: Callable[..., PredictPlan]) ->
                 spacing_mm=(2.0, 1.0, 1.0),
             )
             cropped = np.ascontiguousarray(probabilities_czyx[:, 1:-1, 1:-1, 1:-1], np.float32)
-            file = folder / "probabilities" / f"{case_id}{SUFFIX}"
+            file = folder / "probabilities" / f"{case_id}{PROBABILITIES_SUFFIX}"
             write_probabilities(file, cropped, properties, make_plan(labels, configuration), "probabilities")
             files[case_id] = {"file": file, "digest": file_digest(file)}
         write_manifest(folder / "probabilities.json", folder, files)
