@@ -25,6 +25,7 @@ from segwright.training.metrics import hard_counts
 from segwright.training.optimizer import build_optimizer
 
 LOSS_TOLERANCE, CURVE_TOLERANCE, FLOAT64_TOLERANCE, STEPS = 1e-6, 1e-4, 1e-6, 20
+ROUNDINGS = 3
 
 
 def main() -> None:
@@ -63,7 +64,11 @@ def compare_loss(plan: Planned, configuration: str, table: Table) -> None:
 
 
 def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
-    """Losses of some steps from the weights the peer begins with; in float64 all but the losses themselves agree."""
+    """Losses of some steps from the weights the peer begins with; in float64 all but the losses themselves agree.
+
+    In float32 rounding grows from step to step. Where the peer itself moves by more than the tolerance when its first
+    weights are rounded otherwise (by 1e-7 of themselves), that much is allowed, and no less exact in float64.
+    """
     entry, options = plan.plans.configuration(configuration), loss_options(plan, configuration)
     batch = training_batch(plan, configuration)
     channels = batch.images.shape[1]
@@ -82,11 +87,11 @@ def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
     start, theirs = peers()
     ours = our_steps(start, batch, options)
     name = plan.dataset.name
-    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), CURVE_TOLERANCE)
+    moved = max(largest_difference(theirs, peers(1e-7)[1]) for _ in range(ROUNDINGS))
+    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), max(CURVE_TOLERANCE, moved))
     start, exact = peers(dtype=torch.float64)
     ours = our_steps(start, replace(batch, images=batch.images.astype(np.float64)), options)
     table.row(f"{name}: loss of {STEPS} steps, both in float64", largest_difference(ours, exact), FLOAT64_TOLERANCE)
-    moved = largest_difference(theirs, peers(1e-7)[1])
     table.report(
         f"{name}: the peer's loss of {STEPS} steps when its weights change by 1e-7 of themselves", f"{moved:.2g}"
     )
