@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 MANIFEST = "model.json"
 TOP_FILES = ("plans.json", "dataset.json", "selection.json", "postprocessing.json", "metrics.json", "README.md")
 
+_FOLD = re.compile(r"\d{1,3}|all")
 _MODEL_FILE = re.compile(r"[A-Za-z0-9_]+/(predict\.json|fold_(\d{1,3}|all)/(model\.safetensors|training\.json))")
 _CONFIGURATION = re.compile(r"[A-Za-z0-9_]+")
 _TEXT_BYTES_MAX = 64 << 20
@@ -254,6 +255,9 @@ def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Map
     )
     if not folds:
         raise ValueError(f"configuration {name} has no fold")
+    for fold in folds:
+        if not _FOLD.fullmatch(fold.fold):
+            raise ValueError(f"configuration {name}: {fold.fold!r} cannot be the name of a fold")
     plan = read_slice(listed(entry["predict"]), PredictPlan)
     if plan.previous_stage != entry["previous_stage"]:
         raise ValueError(f"configuration {name}: manifest and predict.json name different previous stages")

@@ -146,6 +146,10 @@ def change_manifest(folder: Path, change: Callable[[dict], None]) -> None:
     write_json(folder / MANIFEST, record)
 
 
+def rename_fold(folds: dict, old: str, new: str) -> None:
+    folds[new] = folds.pop(old)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -158,6 +162,7 @@ def change_manifest(folder: Path, change: Callable[[dict], None]) -> None:
         (lambda r: r["prediction"].update(magic=1), "unknown prediction settings magic"),
         (lambda r: r["configurations"]["3d_lowres"]["folds"]["0"].update(weights="/tmp/x"), "not among the verified"),
         (lambda r: r["configurations"]["3d_lowres"].update(folds={}), "no fold"),
+        (lambda r: rename_fold(r["configurations"]["3d_lowres"]["folds"], "0", "../0"), "'../0' cannot be the name"),
         (lambda r: r["configurations"]["3d_cascade"].update(previous_stage=None), "different previous stages"),
         (lambda r: r["files"].pop("metrics.json"), "does not list metrics.json"),
         (lambda r: r.pop("plugins"), "not complete or not valid"),
