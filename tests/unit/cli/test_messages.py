@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,8 +83,6 @@ def test_warnings_are_marked_and_logging_is_left_as_it_was(run: Run, monkeypatch
 
 def test_planning_and_help_load_neither_torch_nor_image_libraries(project: Project, tmp_path: Path) -> None:
     """What makes `segwright plan` answer in less than half a second, checked without a clock."""
-    import subprocess
-
     code = "import sys; from segwright.cli import main; assert main(sys.argv[1:]) == 0; print(*sys.modules)"
     arguments = [str(argument) for argument in plan_arguments(project, tmp_path / "plan")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -102,3 +101,9 @@ def test_the_json_form_of_messages_is_not_broken_by_the_prefix(run: Run, tmp_pat
     said = run("inspect", "--dataset", raw, "--output", tmp_path / "o")
     lines = said.err[said.err.index("error: ") :].splitlines()
     assert said.code == 2 and len(lines) >= 2 and all(line.startswith("  a: ") for line in lines[1:])
+
+
+def test_the_package_is_the_command() -> None:
+    arguments = ["plan", "--fingerprint", "/nowhere", "--dataset-json", "/x", "--output", "/y"]
+    done = subprocess.run([sys.executable, "-m", "segwright", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "/nowhere" in done.stderr and "Traceback" not in done.stderr
