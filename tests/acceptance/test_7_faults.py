@@ -31,12 +31,15 @@ Row = Callable[[str, str], Check]
 
 @dataclass(frozen=True)
 class Altered:
-    """A file to alter, what to delete so that its reader runs again, and the target that makes it run."""
+    """A file to alter, and what to delete so that its reader runs again when the first of it is asked for by name."""
 
     kind: str
     file: str
     reader_makes: tuple[str, ...]
-    target: str
+
+    @property
+    def target(self) -> str:
+        return f"results/{NAME}/{self.reader_makes[0]}"
 
 
 _TRAINED_2D = ("default/2d/fold_0/model.safetensors", "default/2d/fold_0/state")
@@ -44,21 +47,20 @@ _TRAINED_3D = ("default/3d_fullres/fold_0/model.safetensors", "default/3d_fullre
 _ENSEMBLE = ("default/ensembles/2d+3d_fullres/summary.json",)
 _MODEL_OF_FOLD_1 = ("default/2d/fold_1/model.safetensors",)
 _PREDICTED = ("default/2d/fold_0/validation.json",)
-_PREDICTION = f"results/{NAME}/{_PREDICTED[0]}"  # asked for by name: the summary made from it is there already
 _SUMMARY = ("default/2d/crossval/summary.json",)
 ALTERED = (
-    Altered("inspection record", "data/inspection/batch_0.json", ("data/dataset_fingerprint.json",), "inspect_all"),
-    Altered("preprocessed case", "data/preprocessed/*3d*/cases/*.safetensors", _TRAINED_3D, "train_all"),
-    Altered("list of preprocessed cases", "data/preprocessed/*2d*/batch_0.json", _TRAINED_2D, "train_all"),
-    Altered("index", "data/preprocessed/*2d*/index.json", _TRAINED_2D, "train_all"),
-    Altered("split", "data/splits/fold_1.json", _MODEL_OF_FOLD_1, "train_all"),
-    Altered("plan slice", "default/plan/2d.train.json", _MODEL_OF_FOLD_1, "train_all"),
-    Altered("weights", "default/2d/fold_0/model.safetensors", _PREDICTED, _PREDICTION),
-    Altered("training record", "default/2d/fold_0/training.json", _PREDICTED, _PREDICTION),
-    Altered("validation segmentation", "default/2d/fold_1/validation/*.nii.gz", _SUMMARY, "evaluate_all"),
-    Altered("probabilities", "default/3d_fullres/fold_0/probabilities/*", _ENSEMBLE, "evaluate_all"),
-    Altered("selection", "default/selection/selection.json", ("default/postprocessing.json",), "report_all"),
-    Altered("test prediction", "default/predictions/*/cases/*.nii.gz", ("default/final/manifest.json",), "predict_all"),
+    Altered("inspection record", "data/inspection/batch_0.json", ("data/dataset_fingerprint.json",)),
+    Altered("preprocessed case", "data/preprocessed/*3d*/cases/*.safetensors", _TRAINED_3D),
+    Altered("list of preprocessed cases", "data/preprocessed/*2d*/batch_0.json", _TRAINED_2D),
+    Altered("index", "data/preprocessed/*2d*/index.json", _TRAINED_2D),
+    Altered("split", "data/splits/fold_1.json", _MODEL_OF_FOLD_1),
+    Altered("plan slice", "default/plan/2d.train.json", _MODEL_OF_FOLD_1),
+    Altered("weights", "default/2d/fold_0/model.safetensors", _PREDICTED),
+    Altered("training record", "default/2d/fold_0/training.json", _PREDICTED),
+    Altered("validation segmentation", "default/2d/fold_1/validation/*.nii.gz", _SUMMARY),
+    Altered("probabilities", "default/3d_fullres/fold_0/probabilities/*", _ENSEMBLE),
+    Altered("selection", "default/selection/selection.json", ("default/postprocessing.json",)),
+    Altered("test prediction", "default/predictions/*/cases/*.nii.gz", ("default/final/manifest.json",)),
 )
 
 
