@@ -44,9 +44,10 @@ class Altered:
 
 _TRAINED_2D = ("default/2d/fold_0/model.safetensors", "default/2d/fold_0/state")
 _TRAINED_3D = ("default/3d_fullres/fold_0/model.safetensors", "default/3d_fullres/fold_0/state")
-_ENSEMBLE = ("default/ensembles/2d+3d_fullres/summary.json",)
+_ENSEMBLE = ("default/ensembles/2d+3d_fullres/summary.json", "default/ensembles/2d+3d_fullres")
 _MODEL_OF_FOLD_1 = ("default/2d/fold_1/model.safetensors",)
 _PREDICTED = ("default/2d/fold_0/validation.json",)
+_FINAL = ("default/final/manifest.json", "default/final")
 _SUMMARY = ("default/2d/crossval/summary.json",)
 ALTERED = (
     Altered("inspection record", "data/inspection/batch_0.json", ("data/dataset_fingerprint.json",)),
@@ -60,7 +61,7 @@ ALTERED = (
     Altered("validation segmentation", "default/2d/fold_1/validation/*.nii.gz", _SUMMARY),
     Altered("probabilities", "default/3d_fullres/fold_0/probabilities/*", _ENSEMBLE),
     Altered("selection", "default/selection/selection.json", ("default/postprocessing.json",)),
-    Altered("test prediction", "default/predictions/*/cases/*.nii.gz", ("default/final/manifest.json",)),
+    Altered("test prediction", "default/predictions/*/cases/*.nii.gz", _FINAL),
 )
 
 
@@ -74,6 +75,34 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def results(project: Project) -> Path:
     return project.folder / "results" / NAME
+
+
+def test_results_that_move_and_results_on_another_machine(check: Row, finished: Project, tmp_path: Path) -> None:
+    row = check(
+        "7 moved results", "the finished project moved to another folder; its results copied without `.snakemake`"
+    )
+    with row.measured():
+        moved = Project(tmp_path / "moved", finished.config)
+        shutil.copytree(finished.folder, moved.folder, symlinks=True)  # copies times, as a move does
+        assert not moved.must_run().jobs
+        copied = Project(tmp_path / "copied", finished.config)
+        shutil.copytree(moved.folder / "results", copied.folder / "results")
+        assert not copied.must_run().jobs
+        fold = copied.folder / "results" / NAME / "default" / "3d_fullres" / "fold_0"
+        for attempt in (attempts := read_json(fold / "state" / "attempts.json")):
+            attempt["started_by"]["host"] = "the-other-machine"
+        write_json(fold / "state" / "attempts.json", attempts)
+        write_json(fold / "state" / "owner.json", {**attempts[-1]["started_by"], "host": "the-other-machine"})
+        (fold / "model.safetensors").unlink()
+        wanted = products(finished)
+        run = copied.must_run("train_all", cores=2)
+        assert run.jobs == {"train_fold": 1}
+        copied.must_run(cores=2)
+    assert products(copied) == wanted and platform.node() != "the-other-machine"
+    row.say(
+        "nothing runs again in either; on the copy a deleted model whose training was owned by a process of another "
+        "host is made again from its state, all products equal"
+    )
 
 
 def test_altered_files_are_noticed_named_and_mended_as_told(check: Row, finished: Project) -> None:
@@ -183,34 +212,6 @@ def test_orphaned_training_refuses_the_next_command(check: Row, finished: Projec
         finished.must_run(cores=2)
     (message,) = set(re.findall(r"ERROR (.*another training.*)$", refused.output, re.MULTILINE))
     row.say(f"{quoted([message])}; after the orphan ended the command went through")
-
-
-def test_results_that_move_and_results_on_another_machine(check: Row, finished: Project, tmp_path: Path) -> None:
-    row = check(
-        "7 moved results", "the finished project moved to another folder; its results copied without `.snakemake`"
-    )
-    with row.measured():
-        moved = Project(tmp_path / "moved", finished.config)
-        shutil.copytree(finished.folder, moved.folder, symlinks=True)  # copies times, as a move does
-        assert not moved.must_run().jobs
-        copied = Project(tmp_path / "copied", finished.config)
-        shutil.copytree(moved.folder / "results", copied.folder / "results")
-        assert not copied.must_run().jobs
-        fold = copied.folder / "results" / NAME / "default" / "3d_fullres" / "fold_0"
-        for attempt in (attempts := read_json(fold / "state" / "attempts.json")):
-            attempt["started_by"]["host"] = "the-other-machine"
-        write_json(fold / "state" / "attempts.json", attempts)
-        write_json(fold / "state" / "owner.json", {**attempts[-1]["started_by"], "host": "the-other-machine"})
-        (fold / "model.safetensors").unlink()
-        wanted = products(finished)
-        run = copied.must_run("train_all", cores=2)
-        assert run.jobs == {"train_fold": 1}
-        copied.must_run(cores=2)
-    assert products(copied) == wanted and platform.node() != "the-other-machine"
-    row.say(
-        "nothing runs again in either; on the copy a deleted model whose training was owned by a process of another "
-        "host is made again from its state, all products equal"
-    )
 
 
 def test_full_disk_and_read_only_results(check: Row, finished: Project, tmp_path: Path) -> None:
