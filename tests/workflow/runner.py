@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -41,6 +42,9 @@ class Project:
 
     folder: Path
     config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.config = copy.deepcopy(self.config)  # tests edit it, and some of it is shared
 
     def prepare(self, *targets: str, options: tuple[str, ...] = (), cores: int = 1) -> list[str]:
         """Write the configuration; gives the command that runs Snakemake."""

@@ -7,10 +7,12 @@ Names that come from a data or model file are only ever looked up here; such a f
 from __future__ import annotations
 
 import difflib
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import CodeType
 from typing import Generic, TypeVar
 
 from segwright.core.errors import SegwrightError, SettingsError
@@ -57,6 +59,14 @@ class Registry(Generic[T]):
         return tuple(sorted(self._entries))
 
 
+class _UncachedSource(importlib.machinery.SourceFileLoader):
+    """Compiles a file each time: cached bytecode would hide an edit within a second that keeps the size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
     """Import the user's plugin files; returns file name -> digest, which becomes part of what was trained.
 
@@ -70,13 +80,14 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
         digest = file_digest(path)
         module_name = f"segwright_plugin_{path.stem}_{digest[:8]}"
         if module_name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(module_name, path)
-            if spec is None or spec.loader is None:
+            loader = _UncachedSource(module_name, str(path))
+            spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+            if spec is None:
                 raise SettingsError(f"plugin {path}: not a Python file")
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:
-                spec.loader.exec_module(module)
+                loader.exec_module(module)
             except SegwrightError:
                 del sys.modules[module_name]  # not remembered as loaded
                 raise

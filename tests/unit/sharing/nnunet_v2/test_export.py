@@ -259,7 +259,7 @@ def test_names_of_folds_never_become_paths(packaged: Callable, tmp_path: Path, f
     folds = manifest["configurations"]["3d_cascade"]["folds"]
     manifest["configurations"]["3d_cascade"]["folds"] = {"0": folds["0"], fold: folds["1"]}
     write_json(model / "model.json", manifest, sealed=True)
-    with pytest.raises(ModelError, match="is no fold"):
+    with pytest.raises(ModelError, match="cannot be the name of a fold"):
         export_model(model, tmp_path / "out" / "v2.zip")
     assert not list(tmp_path.rglob("*escaped*")) and not list(tmp_path.rglob("*.zip"))
 
