@@ -82,7 +82,7 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
         if module_name not in sys.modules:
             loader = _UncachedSource(module_name, str(path))
             spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
-            if spec is None:
+            if path.suffix != ".py" or spec is None:
                 raise SettingsError(f"plugin {path}: not a Python file")
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
