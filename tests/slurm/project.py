@@ -124,6 +124,11 @@ class SlurmRun:
             self.interrupt()
 
 
+def hear_interrupts() -> None:
+    """A shell starts what it puts into the background deaf to Ctrl-C, and all its descendants inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class SlurmProject:
     """A working folder, the cluster, and the partition of two nodes it may use."""
@@ -174,7 +179,7 @@ class SlurmProject:
         with log.open("w") as stream:
             process = subprocess.Popen(
                 [sys.executable, *arguments], stdout=stream, stderr=stream, env=self.cluster.environment,
-                cwd=self.folder, start_new_session=True,
+                cwd=self.folder, start_new_session=True, preexec_fn=hear_interrupts,
             )  # fmt: skip
         self.runs.append(SlurmRun(process, log))
         return self.runs[-1]
