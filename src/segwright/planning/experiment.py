@@ -23,16 +23,11 @@ from segwright.core.plans import (
 )
 from segwright.core.settings import PlanningSettings
 from segwright.planning import reasons as explain
+from segwright.planning.low_resolution import plan_low_resolution
 from segwright.planning.network_plan import Budget, NetworkPlan, PlannerNumbers, plan_network
 from segwright.planning.normalization import choose_normalization
 from segwright.planning.reasons import Reasons
 from segwright.planning.spacing import check_fingerprint, full_resolution_spacing, median_shape_at, transposition
-
-LOW_RESOLUTION_BELOW = 0.25
-"""A patch covering less than this share of the median image calls for a low-resolution configuration."""
-SPACING_STEP = 1.03
-MIN_VOXEL_RATIO = 2
-"""The low-resolution configuration is dropped unless it has this many times fewer voxels."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +59,6 @@ class PlanningInputs:
     def num_labels(self) -> int:
         """Entries of ``labels``, background and ignore label included; a region counts as one."""
         return len(self.dataset_facts["labels"])
-
-
-@dataclass(frozen=True)
-class LowResolution:
-    """Outcome of the search for a low-resolution configuration (method 3.10).
-
-    Attributes:
-        plan: the last one tried; None if the full-resolution patch covers enough.
-        steps: how often the spacing was raised by 3 %.
-        full_coverage, coverage: share of the median image the patch covers, before and after.
-        voxel_ratio: full-resolution over low-resolution voxels of the median image.
-    """
-
-    plan: NetworkPlan | None
-    steps: int
-    full_coverage: float
-    coverage: float
-    voxel_ratio: float
-
-    @property
-    def kept(self) -> bool:
-        return self.plan is not None and self.voxel_ratio >= MIN_VOXEL_RATIO
 
 
 def plan_dataset(inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans, Reasons]:
@@ -126,7 +99,7 @@ def plan_dataset(inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans
             notes += explain.low_resolution_dice()
         configurations["3d_fullres"] = make.entry("3d_fullres", full, batch_dice=low.kept)
         notes += explain.network_reasons("3d_fullres", full, budget)
-        notes += explain.low_resolution_reasons(full, low, LOW_RESOLUTION_BELOW, MIN_VOXEL_RATIO)
+        notes += explain.low_resolution_reasons(low)
         if low.kept:
             notes += explain.cascade_reasons()
             configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
@@ -158,24 +131,6 @@ def channel_names_of(dataset_facts: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(declared, Mapping) or not declared or not all(str(key).isdecimal() for key in declared):
         raise PlansError('dataset.json: `channel_names` must map "0", "1", ... to names; for example {"0": "CT"}')
     return tuple(str(declared[index]) for index in sorted(declared, key=int))
-
-
-def plan_low_resolution(full: NetworkPlan, budget: Budget, num_training: int) -> LowResolution:
-    """Raise the spacing in steps of 3 % until a patch covers a quarter of the median image (method 3.10)."""
-    full_spacing, median = np.array(full.spacing_mm), np.array(full.median_shape)
-    spacing, voxels = full_spacing.copy(), float(np.prod(median))
-    coverage = full_coverage = float(np.prod(full.patch_size)) / voxels
-    plan, steps = None, 0
-    while coverage < LOW_RESOLUTION_BELOW:
-        finer = max(spacing) / spacing > 2
-        spacing[finer if finer.any() else slice(None)] *= SPACING_STEP
-        shape = full_spacing / spacing * median
-        voxels = float(np.prod(shape))
-        low_budget = replace(budget, dataset_voxels=voxels * num_training)
-        plan = plan_network(spacing.tolist(), [max(1, round(edge)) for edge in shape], low_budget)
-        coverage = float(np.prod(plan.patch_size)) / voxels
-        steps += 1
-    return LowResolution(plan, steps, full_coverage, coverage, voxel_ratio=float(np.prod(median)) / voxels)
 
 
 def made_for(dataset_facts: Mapping[str, Any], channel_names: tuple[str, ...]) -> dict[str, Any]:

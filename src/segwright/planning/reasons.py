@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from segwright.planning.low_resolution import COVERED_ENOUGH, MIN_VOXEL_RATIO, LowResolution
 from segwright.planning.network_plan import MAX_EXTENT_2D, MAX_EXTENT_3D, MIN_BATCH, Budget, NetworkPlan
 from segwright.planning.normalization import MASK_BELOW, SCHEMES
 from segwright.planning.spacing import ANISOTROPY, TargetSpacing
 from segwright.planning.text import count, listing, millimetres, millions, percent, sizes
 from segwright.planning.topology import AXIS_RATIO, MIN_EDGE
-
-if TYPE_CHECKING:
-    from segwright.planning.experiment import LowResolution
 
 DATASET = "dataset"
 """Heading of the reasons that hold for all configurations."""
@@ -220,26 +217,25 @@ def topology_reasons(name: str, plan: NetworkPlan, budget: Budget) -> list[Reaso
     ]
 
 
-def low_resolution_reasons(
-    full: NetworkPlan, low: LowResolution, coverage_below: float, min_ratio: float
-) -> list[Reason]:
+def low_resolution_reasons(low: LowResolution) -> list[Reason]:
     """Why there is, or is not, a low-resolution configuration (method 3.10)."""
     covered = f"the patch covers {percent(low.full_coverage)} of the median image"
     if low.plan is None:
-        sentence = f"no: {covered}, not less than {percent(coverage_below)}, so one patch sees enough context."
+        sentence = f"no: {covered}, not less than {percent(COVERED_ENOUGH)}, so one patch sees enough context."
         dice = "no: there is no 3d_lowres, every sample's Dice counts by itself."
     elif not low.kept:
         sentence = (
-            f"no: {covered}, less than {percent(coverage_below)}, but at {millimetres(low.plan.spacing_mm)}, where it "
-            f"would cover enough, the image has only {low.voxel_ratio:.2f} times fewer voxels ({min_ratio:g} needed)."
+            f"no: {covered}, less than {percent(COVERED_ENOUGH)}, but at {millimetres(low.plan.spacing_mm)}, where it "
+            f"would cover enough, the image has only {low.voxel_ratio:.2f} times fewer voxels "
+            f"({MIN_VOXEL_RATIO} needed)."
         )
         dice = "no: there is no 3d_lowres, every sample's Dice counts by itself."
     else:
         sentence = (
-            f"yes: at full resolution {covered}, less than {percent(coverage_below)}. The spacing was raised in "
+            f"yes: at full resolution {covered}, less than {percent(COVERED_ENOUGH)}. The spacing was raised in "
             f"{low.steps} steps of 3 %, finest axes first, to {millimetres(low.plan.spacing_mm)}, where the patch "
             f"covers {percent(low.coverage)} and the image has {low.voxel_ratio:.2f} times fewer voxels "
-            f"({min_ratio:g} needed)."
+            f"({MIN_VOXEL_RATIO} needed)."
         )
         dice = "yes: patches see a small part of the image, so Dice is computed over the whole batch."
     return [Reason("3d_fullres", "low resolution", sentence), Reason("3d_fullres", "batch Dice", dice)]

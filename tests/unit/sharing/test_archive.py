@@ -35,7 +35,9 @@ def make_zip(path: Path, *entries: tuple[zipfile.ZipInfo, bytes]) -> Path:
     return path
 
 
-def refuse(archive: Path, match: str, limits: Limits = SMALL, expected: Callable[[str], bool] = anything) -> None:
+def assert_refused(
+    archive: Path, match: str, limits: Limits = SMALL, expected: Callable[[str], bool] = anything
+) -> None:
     target = archive.parent / "out"
     with pytest.raises(ModelError, match=match) as caught:
         extract_archive(archive, target, expected, limits)
@@ -78,12 +80,12 @@ def test_good_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "a/../../evil.json", "x\\..\\y.json"])
 def test_paths_that_leave_the_folder(tmp_path: Path, name: str) -> None:
-    refuse(make_zip(tmp_path / "m.zip", (entry(name), b"x")), "name is absolute, leaves|foreign separator")
+    assert_refused(make_zip(tmp_path / "m.zip", (entry(name), b"x")), "name is absolute, leaves|foreign separator")
 
 
 def test_links_and_special_files(tmp_path: Path) -> None:
     for mode in (stat.S_IFLNK | 0o777, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK):
-        refuse(make_zip(tmp_path / "m.zip", (entry("link", mode), b"/etc/passwd")), "link or a special file")
+        assert_refused(make_zip(tmp_path / "m.zip", (entry("link", mode), b"/etc/passwd")), "link or a special file")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -92,33 +94,37 @@ def test_links_and_special_files(tmp_path: Path) -> None:
 )
 def test_names_that_clash(tmp_path: Path, first: str, second: str) -> None:
     one = entry(first, stat.S_IFDIR | 0o755 if first.endswith("/") else stat.S_IFREG | 0o644)
-    refuse(make_zip(tmp_path / "m.zip", (one, b"" if first.endswith("/") else b"1"), (entry(second), b"2")), "clashes")
+    assert_refused(
+        make_zip(tmp_path / "m.zip", (one, b"" if first.endswith("/") else b"1"), (entry(second), b"2")), "clashes"
+    )
 
 
 def test_file_that_is_also_a_folder(tmp_path: Path) -> None:
-    refuse(make_zip(tmp_path / "m.zip", (entry("a"), b"1"), (entry("A/b"), b"2")), "also a file")
+    assert_refused(make_zip(tmp_path / "m.zip", (entry("a"), b"1"), (entry("A/b"), b"2")), "also a file")
 
 
 def test_unexpected_files(tmp_path: Path) -> None:
-    refuse(make_zip(tmp_path / "m.zip", (entry("run.py"), b"1")), "no such file belongs", expected=lambda _: False)
+    assert_refused(
+        make_zip(tmp_path / "m.zip", (entry("run.py"), b"1")), "no such file belongs", expected=lambda _: False
+    )
 
 
 def test_too_many_entries(tmp_path: Path) -> None:
-    refuse(make_zip(tmp_path / "m.zip", *((entry(f"f{i}"), b"") for i in range(6))), "6 entries, more than 5")
+    assert_refused(make_zip(tmp_path / "m.zip", *((entry(f"f{i}"), b"") for i in range(6))), "6 entries, more than 5")
 
 
 def test_bombs(tmp_path: Path) -> None:
     zeros = bytes(2 << 20)
     deflated = entry("zeros", method=zipfile.ZIP_DEFLATED)
-    refuse(make_zip(tmp_path / "m.zip", (deflated, zeros)), "times its size")
-    refuse(make_zip(tmp_path / "m.zip", (entry("big"), bytes(3 << 20) + b"1")), "more than 3145728")
+    assert_refused(make_zip(tmp_path / "m.zip", (deflated, zeros)), "times its size")
+    assert_refused(make_zip(tmp_path / "m.zip", (entry("big"), bytes(3 << 20) + b"1")), "more than 3145728")
     three = [(entry(name), zeros) for name in "abc"]
-    refuse(make_zip(tmp_path / "m.zip", *three), "more than 4194304")
+    assert_refused(make_zip(tmp_path / "m.zip", *three), "more than 4194304")
 
 
 def test_many_small_bombs_count_together(tmp_path: Path) -> None:
     parts = [(entry(name, method=zipfile.ZIP_DEFLATED), bytes(900_000)) for name in "abc"]
-    refuse(make_zip(tmp_path / "m.zip", *parts), "times its size")
+    assert_refused(make_zip(tmp_path / "m.zip", *parts), "times its size")
 
 
 def test_directory_that_lies_about_the_size(tmp_path: Path) -> None:
@@ -130,31 +136,31 @@ def test_directory_that_lies_about_the_size(tmp_path: Path) -> None:
         if raw[at : at + 4] == struct.pack("<I", len(content)):
             raw[at : at + 4] = struct.pack("<I", 100)
     path.write_bytes(bytes(raw))
-    refuse(path, "more than its directory|less than its directory|not a valid zip")
+    assert_refused(path, "more than its directory|less than its directory|not a valid zip")
 
 
 def test_encrypted_and_strangely_compressed(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "m.zip", (entry("x", method=zipfile.ZIP_LZMA), b"1" * 100))
-    refuse(path, "compression method")
+    assert_refused(path, "compression method")
     path = make_zip(tmp_path / "m.zip", (entry("x"), b"1"))
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(bytes(raw))
-    refuse(path, "encrypted")
+    assert_refused(path, "encrypted")
 
 
 def test_damaged_content(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "m.zip", (entry("x"), b"content"))
     path.write_bytes(path.read_bytes().replace(b"content", b"c0ntent", 1))
-    refuse(path, "not a valid zip")
+    assert_refused(path, "not a valid zip")
     path.write_bytes(b"PK\x03\x04 no")
-    refuse(path, "not a valid zip")
+    assert_refused(path, "not a valid zip")
 
 
 def test_names_with_nul(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "m.zip", (entry("aXb"), b"1"))
     path.write_bytes(path.read_bytes().replace(b"aXb", b"a\x00b"))
-    refuse(path, "NUL")
+    assert_refused(path, "NUL")
 
 
 def test_never_overwrites(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def imported(source: Path, tmp_path: Path, **options: Any) -> Path:
     return import_model(source, tmp_path / "out" / "model", **options)
 
 
-def refused(source: Path, tmp_path: Path, words: str, error: type[SegwrightError] = ModelError, **options: Any) -> None:
+def assert_refused(
+    source: Path, tmp_path: Path, words: str, error: type[SegwrightError] = ModelError, **options: Any
+) -> None:
     """One message, and nothing written."""
     with pytest.raises(error, match=words) as caught:
         imported(source, tmp_path, **options)
@@ -89,7 +91,7 @@ def test_nnunet_s_selection_of_an_ensemble(root: Root, tmp_path: Path) -> None:
         selection = read_json(model.folder / "selection.json")
         assert selection["scores"]["2d+3d_fullres"] == 0.8 and "selected by nnU-Net" in selection["reason"]
         assert read_json(model.folder / "metrics.json")["best"] == "2d+3d_fullres"
-    refused(root, tmp_path / "other", "has no .* of fold 7", folds=[7])
+    assert_refused(root, tmp_path / "other", "has no .* of fold 7", folds=[7])
     for model in root.glob("nnUNetTrainer*"):
         shutil.rmtree(model / "fold_1")  # exported with fewer folds than it was selected with
     with open_model(import_model(root, tmp_path / "fewer")) as model:
@@ -101,11 +103,11 @@ def test_the_choice_can_be_made_by_hand(root: Root, tmp_path: Path) -> None:
     for name in ("2d", "3d_fullres"):
         made.model_folder(root, name)
     made.model_folder(root, "3d_fullres", ("all",), plans_name="nnUNetResEncUNetLPlans")
-    refused(root, tmp_path, "no inference_information.json .* choose with --configurations")
-    refused(root, tmp_path, "several times", SettingsError, configurations=["3d_fullres"])
-    refused(root, tmp_path, "is not there", SettingsError, configurations=["3d"])
+    assert_refused(root, tmp_path, "no inference_information.json .* choose with --configurations")
+    assert_refused(root, tmp_path, "several times", SettingsError, configurations=["3d_fullres"])
+    assert_refused(root, tmp_path, "is not there", SettingsError, configurations=["3d"])
     names = ["nnUNetTrainer__nnUNetPlans__3d_fullres", "nnUNetTrainer__nnUNetResEncUNetLPlans__3d_fullres", "2d"]
-    refused(root, tmp_path, "of fold 0, 1 .there is all", configurations=names, folds=[0, 1])
+    assert_refused(root, tmp_path, "of fold 0, 1 .there is all", configurations=names, folds=[0, 1])
     with open_model(imported(root, tmp_path, configurations=names)) as model:
         renamed = [name.replace("__", "_") for name in names]
         assert model.members == tuple(renamed)
@@ -123,8 +125,8 @@ def test_one_folder_under_any_name(root: Root, tmp_path: Path) -> None:
         assert model.members == ("2d",)
     with open_model(import_model(made.renamed(folder, "my best model"), tmp_path / "second")) as model:
         assert model.members == ("2d",)
-    refused(root / "my best model", tmp_path / "x", "leave it out", SettingsError, configurations=["2d"])
-    refused(root / "my best model" / "fold_0", tmp_path / "x", "is no results folder")
+    assert_refused(root / "my best model", tmp_path / "x", "leave it out", SettingsError, configurations=["2d"])
+    assert_refused(root / "my best model" / "fold_0", tmp_path / "x", "is no results folder")
 
 
 def test_all_cases_and_best_checkpoints(root: Root, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,7 +146,7 @@ def test_all_cases_and_best_checkpoints(root: Root, tmp_path: Path, caplog: pyte
 
 def test_a_cascade_needs_its_previous_stage(root: Root, tmp_path: Path) -> None:
     made.model_folder(root, "3d_cascade_fullres")
-    refused(root, tmp_path, "is a cascade on 3d_lowres, but .* has no nnUNetTrainer__nnUNetPlans__3d_lowres")
+    assert_refused(root, tmp_path, "is a cascade on 3d_lowres, but .* has no nnUNetTrainer__nnUNetPlans__3d_lowres")
     made.model_folder(root, "3d_lowres", ("0",))
     with open_model(imported(root / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", tmp_path)) as model:
         assert [fold.fold for fold in model.configurations["3d_lowres"].folds] == ["0"]  # all it has
@@ -183,7 +185,7 @@ def test_another_network_than_planned_is_refused_by_its_keys(root: Root, tmp_pat
     weights["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(2)
     del weights["decoder.seg_layers.0.bias"]
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
-    refused(root, tmp_path, "nnUNetTrainerBN .*seg_layers.0.bias is missing.*running_mean is unknown")
+    assert_refused(root, tmp_path, "nnUNetTrainerBN .*seg_layers.0.bias is missing.*running_mean is unknown")
 
 
 def test_names_of_one_tensor_must_agree(root: Root, tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_names_of_one_tensor_must_agree(root: Root, tmp_path: Path) -> None:
     name = "decoder.encoder.stages.0.0.convs.0.conv.weight"
     content["network_weights"][name] = content["network_weights"][name] + 1
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
-    refused(root, tmp_path, "checkpoint_final.pth: .*hold different values")
+    assert_refused(root, tmp_path, "checkpoint_final.pth: .*hold different values")
 
 
 def test_labels_regions_and_channels(root: Root, tmp_path: Path) -> None:
@@ -224,23 +226,23 @@ def test_a_wrong_dataset_json_is_refused(
     change: dict[str, Any], error: type[SegwrightError], words: str, root: Root, tmp_path: Path
 ) -> None:
     made.model_folder(root, "3d_fullres", ("0",), facts={**made.FACTS, **change})
-    refused(root, tmp_path, words, error)
+    assert_refused(root, tmp_path, words, error)
 
 
 def test_members_must_fit_each_other(root: Root, tmp_path: Path) -> None:
     made.model_folder(root, "2d", plans={**made.plans_record(), "transpose_forward": [1, 0, 2]}, plans_name="Other")
     made.model_folder(root, "3d_fullres")
     made.model_folder(root, "3d_lowres", facts={**made.FACTS, "labels": {"background": 0, "b": 1, "a": 2}})
-    refused(root, tmp_path, "another axis order", configurations=["3d_fullres", "2d"])
-    refused(root, tmp_path, "other labels", configurations=["3d_fullres", "3d_lowres"])
+    assert_refused(root, tmp_path, "another axis order", configurations=["3d_fullres", "2d"])
+    assert_refused(root, tmp_path, "other labels", configurations=["3d_fullres", "3d_lowres"])
 
 
 def test_misplaced_checkpoints(root: Root, tmp_path: Path) -> None:
     folder = made.model_folder(root, "3d_fullres")
     torch.save(made.checkpoint("3d_lowres"), folder / "fold_1" / "checkpoint_final.pth")
-    refused(root, tmp_path, "fold_1.* belongs to another configuration")
+    assert_refused(root, tmp_path, "fold_1.* belongs to another configuration")
     torch.save(made.checkpoint("3d_lowres"), folder / "fold_0" / "checkpoint_final.pth")
-    refused(root, tmp_path, "is a checkpoint of 3d_lowres, but lies in")
+    assert_refused(root, tmp_path, "is a checkpoint of 3d_lowres, but lies in")
 
 
 class Malicious:
@@ -256,20 +258,20 @@ def test_a_malicious_checkpoint_or_postprocessing_runs_nothing(root: Root, tmp_p
     folder = made.model_folder(root, "3d_fullres", ("0",))
     bad = {**made.checkpoint("3d_fullres"), "logging": Malicious(marker)}
     torch.save(bad, folder / "fold_0" / "checkpoint_final.pth")
-    refused(root, tmp_path, rf"checkpoint_final.pth: refused .*{os.name}\.system")
-    refused(made.zipped(root, tmp_path / "model.zip"), tmp_path, rf"model\.zip/.*{os.name}\.system")
+    assert_refused(root, tmp_path, rf"checkpoint_final.pth: refused .*{os.name}\.system")
+    assert_refused(made.zipped(root, tmp_path / "model.zip"), tmp_path, rf"model\.zip/.*{os.name}\.system")
     torch.save(made.checkpoint("3d_fullres"), folder / "fold_0" / "checkpoint_final.pth")
     scored = made.crossval(folder / "crossval_results_folds_0", rules=[1])
     command = [{"labels_or_regions": 1}]
     (scored / "postprocessing.pkl").write_bytes(made.postprocessing_pickle(command, "posix.system"))
-    refused(root, tmp_path, r"postprocessing.pkl: refused .*posix\.system")
+    assert_refused(root, tmp_path, r"postprocessing.pkl: refused .*posix\.system")
     assert not marker.exists()
 
 
 def test_labels_of_postprocessing_must_exist(root: Root, tmp_path: Path) -> None:
     folder = made.model_folder(root, "3d_fullres", ("0",))
     made.crossval(folder / "crossval_results_folds_0", rules=[[1, 5]])
-    refused(root, tmp_path, r"postprocesses the labels \[5\]")
+    assert_refused(root, tmp_path, r"postprocesses the labels \[5\]")
 
 
 def test_a_zip_gives_the_same_model(root: Root, tmp_path: Path) -> None:
@@ -307,35 +309,35 @@ def test_an_unsafe_zip_is_refused(names: list[Any], content: bytes, root: Root, 
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as packed:
         for name in names:
             packed.writestr(name, content, zipfile.ZIP_DEFLATED)
-    refused(archive, tmp_path, "model.zip: refused to open this archive")
+    assert_refused(archive, tmp_path, "model.zip: refused to open this archive")
     assert not (tmp_path / "evil.json").exists() and not Path("/tmp/evil.json").exists()
 
 
 def test_inputs_that_are_no_results(root: Root, tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", tmp_path, "there is no such folder")
+    assert_refused(tmp_path / "nowhere", tmp_path, "there is no such folder")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", tmp_path, "is no results folder of nnU-Net v2")
+    assert_refused(tmp_path / "empty", tmp_path, "is no results folder of nnU-Net v2")
     (tmp_path / "file").write_text("x")
-    refused(tmp_path / "file", tmp_path, "nor a zip archive")
+    assert_refused(tmp_path / "file", tmp_path, "nor a zip archive")
     made.model_folder(root, "3d_fullres", ())
-    refused(root, tmp_path, "none with a checkpoint")
+    assert_refused(root, tmp_path, "none with a checkpoint")
     made.model_folder(root.with_name("Dataset008_Other"), "3d_fullres", ("0",))
-    refused(root.parent, tmp_path, "several datasets .Dataset007_Made, Dataset008_Other")
+    assert_refused(root.parent, tmp_path, "several datasets .Dataset007_Made, Dataset008_Other")
     made.information(root, ["2d"])
-    refused(root, tmp_path, "nnU-Net selected nnUNetTrainer__nnUNetPlans__2d, which is not in")
+    assert_refused(root, tmp_path, "nnU-Net selected nnUNetTrainer__nnUNetPlans__2d, which is not in")
     (root / "inference_information.json").write_text("[]")
-    refused(root, tmp_path, "is not what nnU-Net writes")
+    assert_refused(root, tmp_path, "is not what nnU-Net writes")
 
 
 def test_damage_inside_a_zip_is_named_by_the_zip(root: Root, tmp_path: Path) -> None:
     folder = made.model_folder(root, "3d_fullres", ("0",))
     (folder / "plans.json").write_text("{")
-    refused(
+    assert_refused(
         made.zipped(root, tmp_path / "model.zip"), tmp_path, r"model\.zip/Dataset007_Made/.*/plans.json: not valid JSON"
     )
     (folder / "dataset.json").unlink()
     (folder / "plans.json").write_text(json.dumps(made.plans_record()))
-    refused(root, tmp_path, "dataset.json: the file does not exist", DamagedFileError)
+    assert_refused(root, tmp_path, "dataset.json: the file does not exist", DamagedFileError)
 
 
 def test_an_existing_output_stays(root: Root, tmp_path: Path) -> None:
@@ -349,7 +351,7 @@ def test_an_existing_output_stays(root: Root, tmp_path: Path) -> None:
 def test_plans_that_cannot_be_followed_are_named(root: Root, tmp_path: Path) -> None:
     made.model_folder(root, "3d_fullres", ("0",), plans=made.plans_record(**{"3d_fullres": made.entry(
         normalization_schemes=["MyNormalization"])}))  # fmt: skip
-    refused(root, tmp_path, "plans.json: .*MyNormalization is not available", PlansError)
+    assert_refused(root, tmp_path, "plans.json: .*MyNormalization is not available", PlansError)
 
 
 def test_equal_inputs_give_equal_models(root: Root, tmp_path: Path) -> None:
