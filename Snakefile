@@ -18,6 +18,8 @@ if Path("config/config.yaml").is_file():
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/planned.smk"
+include: "workflow/rules/selected.smk"
 include: "workflow/rules/scheduler.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/inspect.smk"

@@ -18,7 +18,7 @@ from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SettingsError, brief
-from segwright.core.files import read_json
+from segwright.core.files import DELETE_FOLDER, read_json
 from segwright.core.settings import (
     ExecutionSettings,
     PipelineSettings,
@@ -234,7 +234,7 @@ def folds_in_file(splits: SplitSettings, dataset: Dataset) -> int | None:
 def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
     """Read a plan's ``configurations.json``, in plans order."""
     path = Path(plan_folder) / "configurations.json"
-    record = read_json(path)
+    record = read_json(path, DELETE_FOLDER)
     try:
         return {
             name: PlannedConfiguration(
@@ -246,7 +246,26 @@ def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfigurati
             for name, entry in record["configurations"].items()
         }
     except MALFORMED as problem:
-        raise DamagedFileError(path, f"not the overview of a plan ({brief(repr(problem))})") from problem
+        raise DamagedFileError(path, f"not the overview of a plan ({brief(repr(problem))})", DELETE_FOLDER) from problem
+
+
+def read_image_reader(plan_folder: Path | str) -> str:
+    """Name of the reader the plans chose for the dataset's files."""
+    path = Path(plan_folder) / "plans.json"
+    plans = read_json(path, DELETE_FOLDER)
+    if not isinstance(plans, dict) or not isinstance(plans.get("image_reader_writer"), str):
+        raise DamagedFileError(path, "not plans: `image_reader_writer` is missing", DELETE_FOLDER)
+    return str(plans["image_reader_writer"])
+
+
+def read_selected_members(selection_folder: Path | str) -> list[str]:
+    """The configurations a selection chose; reads no scores."""
+    path = Path(selection_folder) / "selection.json"
+    selection = read_json(path, DELETE_FOLDER)
+    members = selection.get("members") if isinstance(selection, dict) else None
+    if not isinstance(members, list) or not members:
+        raise DamagedFileError(path, "not a selection: `members` is missing", DELETE_FOLDER)
+    return [str(name) for name in members]
 
 
 def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:

@@ -1,8 +1,8 @@
-# Paths, wildcards and input functions. Input functions are thin calls of segwright.experiment, which is tested without
-# Snakemake. Everything below a plan is requested through `checkpoints.plan.get()`; that is what makes unchanged content
-# re-run nothing (docs/architecture.md, decision 1).
+# The configuration, the paths and what is said when something is wrong. What the rules ask of a plan stands in planned.smk,
+# what they ask of the selected model in selected.smk.
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 try:
@@ -10,19 +10,42 @@ try:
 except ModuleNotFoundError:  # not installed: use the library of this checkout, as the scripts do
     sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
+from snakemake.exceptions import IncompleteCheckpointException
+from snakemake.logging import logger
 
 from segwright.core.errors import SegwrightError
-from segwright.core.files import file_digest, read_json
+from segwright.core.files import file_digest, read_json, read_only_text
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
-from segwright.experiment import ALL, Experiment, largest_image_mb, previous_stages, read_configurations
+from segwright.experiment import (
+    ALL,
+    Experiment,
+    largest_image_mb,
+    previous_stages,
+    read_configurations,
+    read_image_reader,
+    read_selected_members,
+)
 from segwright.inference.finished import keeps_probabilities
 
-try:
+
+def stop(message):
+    """End with this message alone. Snakemake frames any exception with places in these files, but lets an exit pass."""
+    logger.error(message)
+    sys.exit(1)
+
+
+@contextmanager
+def one_message():
+    """What a user can mend is said in one message, wherever the graph meets it."""
+    try:
+        yield
+    except SegwrightError as error:
+        stop(str(error))
+
+
+with one_message():
     EXPERIMENT = Experiment.load(config)
-except SegwrightError as error:
-    raise WorkflowError(str(error))
 
 if not EXPERIMENT.datasets:
     print("No dataset is configured; name one: datasets: {NAME: {path: FOLDER}} (see README.md)", file=sys.stderr)
@@ -47,348 +70,39 @@ wildcard_constraints:
     data_id=r"[A-Za-z0-9_\-]+",
 
 
-# --- targets -----------------------------------------------------------------------------------------------------------
-
-
-def on_datasets(path):
-    """One path for every dataset."""
-    return expand(path, dataset=EXPERIMENT.datasets)
-
-
-def everywhere(path):
-    """One path for every dataset and pipeline."""
-    return expand(path, dataset=EXPERIMENT.datasets, pipeline=EXPERIMENT.pipelines)
-
-
-def final_predictions(wildcards):
-    """The final manifest of every dataset that has test images."""
-    with_tests = [name for name, dataset in EXPERIMENT.datasets.items() if dataset.test]
-    return expand(R / "final/manifest.json", dataset=with_tests, pipeline=EXPERIMENT.pipelines)
-
-
-def trained_models(wildcards):
-    """Every model that any pipeline trains."""
-    return [
-        model
-        for dataset in EXPERIMENT.datasets
-        for pipeline in EXPERIMENT.pipelines
-        for configuration in plan_of(dataset, pipeline)
-        for model in fold_files(dataset, pipeline, configuration, "model.safetensors")
-    ]
-
-
-def preprocessed_indices(wildcards):
-    """The index of every store that any trained configuration reads."""
-    indices = set()
-    for dataset in EXPERIMENT.datasets:
-        for pipeline in EXPERIMENT.pipelines:
-            plan = plan_of(dataset, pipeline)
-            for configuration in plan:
-                if EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan):
-                    indices.add(index_of(dataset, plan[configuration].data_id))
-    return sorted(indices)
-
-
-# --- the plan and what it decides --------------------------------------------------------------------------------------
-
-
-def plan_folder(dataset, pipeline):
-    """The folder of the plan; asks for the plan first.
-
-    A job that a scheduler started is a Snakemake of its own that knows no other job: what it needs is there.
-    """
-    if workflow.remote_exec:
-        return f"{RESULTS}/{dataset}/{pipeline}/plan"
-    return checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan
-
-
-def plan_of(dataset, pipeline):
-    """The planned configurations; asks for the plan first."""
-    return read_configurations(plan_folder(dataset, pipeline))
-
-
-def plan_file(name):
-    """Input function: one file of the plan folder."""
-
-    def path(wildcards):
-        return f"{plan_folder(wildcards.dataset, wildcards.pipeline)}/{name}"
-
-    return path
-
-
-def image_reader(wildcards):
-    """Name of the reader the plans chose for the dataset's files."""
-    return read_json(plan_file("plans.json")(wildcards))["image_reader_writer"]
-
-
-def slice_of(kind):
-    """Input function: the plan slice of `wildcards.configuration` that one kind of job reads."""
-
-    def path(wildcards):
-        return plan_file(f"{wildcards.configuration}.{kind}.json")(wildcards)
-
-    return path
-
-
-def preprocess_slice(wildcards):
-    """Content of the preprocess slice with this data_id, from the first pipeline whose finished plan has it."""
-    waiting = None
-    for pipeline in EXPERIMENT.pipelines:
-        try:
-            folder = plan_folder(wildcards.dataset, pipeline)
-        except IncompleteCheckpointException as incomplete:
-            waiting = waiting or incomplete
-            continue
-        if workflow.remote_exec and not Path(folder, "configurations.json").is_file():
-            continue  # another pipeline's, not planned yet
-        for planned in read_configurations(folder).values():
-            if planned.data_id == wildcards.data_id:
-                return read_json(f"{folder}/{planned.name}.preprocess.json")
-    if waiting is not None:
-        raise waiting
-    raise WorkflowError(f"no plan of {wildcards.dataset} has the preprocessed data {wildcards.data_id}")
-
-
-def batch_memory_mb(records, preprocess, threads):
-    """Memory of a preprocessing job. What handles arrays is imported only where such a job is to run."""
-    from segwright.core.slices import PreprocessPlan
-    from segwright.preprocessing.memory import estimate_batch_memory_mb
-
-    return estimate_batch_memory_mb(records, PreprocessPlan.from_json(preprocess), threads)
-
-
-def index_of(dataset, data_id):
-    return f"{RESULTS}/{dataset}/data/preprocessed/{data_id}/index.json"
-
-
-def own_index(wildcards):
-    """The store a configuration trains on."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    return index_of(wildcards.dataset, plan[wildcards.configuration].data_id)
-
-
-def next_stage_indices(wildcards):
-    """The stores of the configurations that build on this one, in plans order of their names."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    return [index_of(wildcards.dataset, plan[name].data_id) for name in next_stages(wildcards)]
-
-
-def next_stages(wildcards):
-    """Candidates' cascades that build on this configuration."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    return [
-        name
-        for name in plan[wildcards.configuration].next_stages
-        if name in plan and EXPERIMENT.folds_to_train(wildcards.dataset, wildcards.pipeline, name, plan)
-    ]
-
-
-def previous_stage_maps(wildcards):
-    """For a cascade: the label maps its previous stage made for it; else nothing."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    previous = plan[wildcards.configuration].previous_stage
-    return [] if previous is None else f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{previous}/next_stage.json"
-
-
-# --- folds and candidates ----------------------------------------------------------------------------------------------
-
-
-def fold_files(dataset, pipeline, configuration, name, folds=None):
-    """One file of every fold of a configuration."""
-    if folds is None:
-        folds = EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan_of(dataset, pipeline))
-    return [f"{RESULTS}/{dataset}/{pipeline}/{configuration}/fold_{fold}/{name}" for fold in folds]
-
-
-def requested_fold_files(name):
-    """Input function: one file of every fold that counts for validation."""
-
-    def paths(wildcards):
-        plan_of(wildcards.dataset, wildcards.pipeline)
-        folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
-        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
-
-    return paths
-
-
-def every_planned_fold(name):
-    """Input function: one file of every planned fold, whatever was requested."""
-
-    def paths(wildcards):
-        plan_of(wildcards.dataset, wildcards.pipeline)
-        folds = EXPERIMENT.planned_folds(wildcards.dataset)
-        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
-
-    return paths
-
-
-def candidate_summaries(wildcards):
-    """Cross-validation summaries of all candidates: single configurations in plans order, then pairs."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    root = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}"
-    if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
-        return []
-    singles = EXPERIMENT.requested_configurations(wildcards.pipeline, plan)
-    pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
-    return [f"{root}/{name}/crossval/summary.json" for name in singles] + [
-        f"{root}/ensembles/{a}+{b}/summary.json" for a, b in pairs
-    ]
-
-
-def needs_probabilities(wildcards):
-    """Whether any ensemble with this configuration is scored. What is kept already does no harm: no reason to run."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
-    fold = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{wildcards.configuration}/fold_{wildcards.fold}"
-    kept = keeps_probabilities(Path(fold) / "probabilities.json")
-    return kept or any(wildcards.configuration in pair for pair in pairs)
-
-
-def fold_split(wildcards):
-    """Training and validation cases of a fold; the split is an ancestor of every plan."""
-    plan_of(wildcards.dataset, wildcards.pipeline)
-    return f"{RESULTS}/{wildcards.dataset}/data/splits/fold_{wildcards.fold}.json"
-
-
-def ensemble_member(position, name):
-    """Input function: one file of every requested fold of the first or second member of an ensemble."""
-
-    def paths(wildcards):
-        plan_of(wildcards.dataset, wildcards.pipeline)
-        folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
-        member = wildcards.ensemble.split("+")[position]
-        return fold_files(wildcards.dataset, wildcards.pipeline, member, name, folds)
-
-    return paths
-
-
-def all_fold_files(name):
-    """Input function: one file of every trained fold of every configuration."""
-
-    def paths(wildcards):
-        plan = plan_of(wildcards.dataset, wildcards.pipeline)
-        return [path for member in plan for path in fold_files(wildcards.dataset, wildcards.pipeline, member, name)]
-
-    return paths
-
-
-# --- the selected model ------------------------------------------------------------------------------------------------
-
-
-def selection_folder(dataset, pipeline):
-    """The folder of the selection; asks for plan and selection first, as :func:`plan_folder` does."""
-    if workflow.remote_exec:
-        return f"{RESULTS}/{dataset}/{pipeline}/selection"
-    plan_of(dataset, pipeline)
-    return checkpoints.select_best.get(dataset=dataset, pipeline=pipeline).output.selection
-
-
-def selection_of(dataset, pipeline):
-    """The content of selection.json; asks for the selection first."""
-    return read_json(f"{selection_folder(dataset, pipeline)}/selection.json")
-
-
-def selected_members(wildcards):
-    return selection_of(wildcards.dataset, wildcards.pipeline)["members"]
-
-
-def members_and_previous_stages(wildcards):
-    """The selected configurations and the previous stages they need, without repeats."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    names = []
-    for member in selected_members(wildcards):
-        for name in [member, *previous_stages(member, plan)]:
-            if name not in names:
-                names.append(name)
-    return names
-
-
-def model_folds(wildcards, configuration):
-    """The folds whose models predict: the requested ones, or every planned fold of a previous stage."""
-    if configuration in selected_members(wildcards):
-        return EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
-    return EXPERIMENT.planned_folds(wildcards.dataset)
-
-
-def selection_file(wildcards):
-    """selection.json, through its checkpoint."""
-    return f"{selection_folder(wildcards.dataset, wildcards.pipeline)}/selection.json"
-
-
-def winner_label_maps(wildcards):
-    """Manifests of the winner's out-of-fold label maps; nothing where a model was trained on all cases."""
-    members = selected_members(wildcards)
-    if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
-        return []
-    if len(members) > 1:
-        return [f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/ensembles/{'+'.join(members)}/labels.json"]
-    folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
-    return fold_files(wildcards.dataset, wildcards.pipeline, members[0], "validation.json", folds)
-
-
-def test_model_files(name):
-    """Input function: one file of each fold that predicts the test images with a configuration."""
-
-    def paths(wildcards):
-        folds = model_folds(wildcards, wildcards.configuration)
-        return fold_files(wildcards.dataset, wildcards.pipeline, wildcards.configuration, name, folds)
-
-    return paths
-
-
-def previous_test_predictions(wildcards):
-    """For a cascade: its previous stage's predictions of the same test images; else nothing."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    previous = plan[wildcards.configuration].previous_stage
-    root = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/predictions"
-    return [] if previous is None else f"{root}/{previous}/{wildcards.batch}.json"
-
-
-def test_probabilities(wildcards):
-    """Test probabilities are kept for an ensemble, because the user wants them, or because they are there already."""
-    members = selected_members(wildcards)
-    wanted = EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities
-    folder = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/predictions/{wildcards.configuration}"
-    kept = keeps_probabilities(Path(folder) / f"{wildcards.batch}.json")
-    return kept or (wildcards.configuration in members and (len(members) > 1 or wanted))
-
-
-def winner_test_predictions(wildcards):
-    """Test predictions of every member, all batches of the first member first."""
-    return expand(
-        R / "predictions/{configuration}/{batch}.json",
-        dataset=wildcards.dataset,
-        pipeline=wildcards.pipeline,
-        configuration=selected_members(wildcards),
-        batch=EXPERIMENT.test_batches(wildcards.dataset),
+# --- read-only folders: one message before any job starts ---------------------------------------------------------------
+
+
+def read_only_message():
+    """What to say if a job that is to run may not write where it must; else None. Needs the graph."""
+    problem = read_only_text(path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log))
+    return problem and (
+        f"{problem}. Make it writable, or put the results elsewhere (`results:` in the configuration; a copy made with"
+        " `cp -a` goes on where these are), then run again. Nothing was changed"
     )
 
 
-def packaged_files(name):
-    """Input function: one file of every fold of every configuration that goes into the model."""
-
-    def paths(wildcards):
-        return [
-            path
-            for configuration in members_and_previous_stages(wildcards)
-            for path in fold_files(
-                wildcards.dataset, wildcards.pipeline, configuration, name, model_folds(wildcards, configuration)
-            )
-        ]
-
-    return paths
+def say_read_only(record):
+    """Log filter: outputs that must not be replaced are a list of files to Snakemake; say why, and what to do."""
+    if getattr(record, "exception", None) == "ProtectedOutputException":
+        record.msg = read_only_message() or record.msg
+    return True
 
 
-def packaged_slices(wildcards):
-    """The predict slices of the configurations that go into the model."""
-    plan = plan_folder(wildcards.dataset, wildcards.pipeline)
-    return [f"{plan}/{configuration}.predict.json" for configuration in members_and_previous_stages(wildcards)]
+if workflow.is_main_process and EXPERIMENT.datasets:
+    logger.addFilter(say_read_only)
+    if problem := read_only_text([".snakemake/log"]):
+        stop(
+            f"{problem}. Snakemake keeps its own notes there: make it writable, or run in another folder (--directory)"
+        )
 
 
-def final_manifest(wildcards):
-    """The finished test segmentations, where the dataset has test images."""
-    has_tests = bool(EXPERIMENT.datasets[wildcards.dataset].test)
-    return f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/final/manifest.json" if has_tests else []
+onstart:
+    if problem := read_only_message():
+        stop(problem)
+
+
+# --- digests and tables that several rules ask for ----------------------------------------------------------------------
 
 
 def plugin_digests(wildcards):

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,13 @@ def json_text(value: Any, *, sort_keys: bool = True) -> str:
     return json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False, default=_plain) + "\n"
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, remedy: str | None = None) -> Any:
     """Read a JSON file. The seal of a sealed one is checked and left out.
 
     Whole numbers beyond 64 bits are refused: nothing is counted in them, and they overflow when made floats.
+
+    Args:
+        remedy: what to do if it is missing or no JSON, where one knows better than "delete it".
 
     Raises:
         DamagedFileError: it is missing, cannot be read, is not JSON, or its content does not fit its seal.
@@ -118,11 +121,11 @@ def read_json(path: Path | str) -> Any:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a character could never be written again
     except FileNotFoundError:
-        raise DamagedFileError(path, "the file does not exist", "make it, or correct the path") from None
+        raise DamagedFileError(path, "the file does not exist", remedy or "make it, or correct the path") from None
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error.strerror})", "correct the path or its rights") from error
     except (ValueError, RecursionError) as error:  # wrong encodings and JSON's own errors are ValueErrors
-        remedy = "correct it, or delete it and run again if segwright made it"
+        remedy = remedy or "correct it, or delete it and run again if segwright made it"
         raise DamagedFileError(path, f"not valid JSON ({error})", remedy) from error
     return _without_seal(path, value)
 
@@ -179,8 +182,22 @@ def storage_error(path: Path, error: OSError) -> StorageError | None:
     return None
 
 
+def read_only_text(paths: Iterable[Path | str]) -> str | None:
+    """Which folder is read-only among those these files are to be made in, and why; None if all can be made."""
+    for folder in dict.fromkeys(_existing_folder(Path(path)) for path in paths):
+        if not os.access(folder, os.W_OK):
+            mounted = os.statvfs(folder).f_flag & os.ST_RDONLY
+            why = "its file system is mounted read-only" if mounted else "you have no permission to write there"
+            return f"{folder.absolute()} is read-only: {why}"
+    return None
+
+
+def _existing_folder(path: Path) -> Path:
+    return next((parent for parent in path.parents if parent.is_dir()), path.parent)
+
+
 def _storage_text(path: Path, what: str, remedy: str) -> str:
-    folder = next((parent for parent in path.parents if parent.is_dir()), path.parent)
+    folder = _existing_folder(path)
     with contextlib.suppress(OSError):
         what += f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
     return f"{path}: cannot be written, {what}; {remedy}, then run again. What was there before is unharmed"
