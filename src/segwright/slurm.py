@@ -43,7 +43,7 @@ def site_options(resources: Mapping[str, Any], qos: str | None, reservation: str
         qos, reservation: of all jobs (``slurm-qos``, ``slurm-reservation``).
 
     Raises:
-        ValueError: the quotes in ``slurm_extra`` do not match.
+        SettingsError: the quotes in ``slurm_extra`` do not match.
     """
     given = {name: value for name, value in resources.items() if value is not None}
     cluster = given.get("cluster") or given.get("clusters") or given.get("slurm_cluster")
@@ -59,7 +59,11 @@ def site_options(resources: Mapping[str, Any], qos: str | None, reservation: str
     }
     asked = [f"--{name}={value[0] if isinstance(value, list) else value}" for name, value in options.items() if value]
     constraint = [f"--constraint={given['constraint']}"] if "constraint" in given else []  # empty has a meaning, too
-    return (*asked, *constraint, *shlex.split(str(given.get("slurm_extra", ""))))
+    extra = str(given.get("slurm_extra", ""))
+    try:
+        return (*asked, *constraint, *shlex.split(extra))
+    except ValueError as error:
+        raise SettingsError(f"slurm_extra: {extra}: {error}; write it as \"'--nice=100 --mail-type=FAIL'\"") from error
 
 
 def require_accepted(options_of: Mapping[str, tuple[str, ...]]) -> None:

@@ -46,6 +46,11 @@ def test_options_are_those_of_the_executor(resources: dict[str, Any], sent: tupl
     assert site_options(resources, None, None) == sent
 
 
+def test_open_quotes_are_named() -> None:
+    with pytest.raises(SettingsError, match=r"slurm_extra: --comment='a: No closing quotation"):
+        site_options({"slurm_extra": "--comment='a"}, None, None)
+
+
 def test_options_of_all_jobs_come_before_those_of_a_rule() -> None:
     assert site_options({"qos": "short"}, "long", "mine") == ("--qos=long", "--reservation=mine")
 

@@ -52,8 +52,8 @@ def asked_options(rule):
 
 onstart:
     if workflow.executor_plugin.name == "slurm":
-        options_of = {rule.name: asked_options(rule) for rule in rules_to_submit()}
         try:
+            options_of = {rule.name: asked_options(rule) for rule in rules_to_submit()}
             require_accepted({rule: options for rule, options in options_of.items() if options is not None})
         except SegwrightError as error:
             raise WorkflowError(str(error))
