@@ -17,7 +17,7 @@ from tests.slurm.project import MODEL, SlurmProject, tiny_config
 
 CLUSTER_VARIABLE = "SEGWRIGHT_TEST_CLUSTER"
 """Folder of a running cluster, set by tests/slurm/run.py; without it the tests start their own."""
-PARTITIONS = ("whole", "deadline", "cancel", "crash", "interrupt", "local", "signals")
+PARTITIONS = ("whole", "deadline", "cancel", "crash", "interrupt", "local", "signals", "hopeless", "questions")
 """Two nodes each, so that tests running at the same time do not disturb each other."""
 
 Make = Callable[..., SlurmProject]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segwright.slurm import refusal
 from tests.slurm.cluster import Cluster
 from tests.slurm.project import EPOCHS, MODEL, SlurmProject, tiny_config
 
@@ -148,12 +149,80 @@ def test_results_made_here_go_on_under_slurm(slurm_project: Make, reference_weig
     assert project.weights() == reference_weights
 
 
-def test_wrong_partition_fails_at_once(tmp_path: Path, data: Path, cluster: Cluster) -> None:
-    project = SlurmProject(tmp_path / "work", tiny_config(data), cluster, "nowhere")
-    run = project.start()
+@pytest.mark.parametrize("rules", ["all", "train_fold"])
+def test_wrong_partition_fails_at_once(tmp_path: Path, data: Path, cluster: Cluster, rules: str) -> None:
+    """Also where only trainings have it, which nobody has planned yet: before anything is inspected."""
+    project = SlurmProject(tmp_path / "work", tiny_config(data), cluster, "nowhere" if rules == "all" else "whole")
+    run = project.start(set_resources=None if rules == "all" else {rules: {"slurm_partition": "nowhere"}})
     assert run.wait(90) == 1
     assert run.output.count("invalid partition specified: nowhere") == 1
-    assert project.jobs() == []
+    assert ("SLURM refuses the jobs of train_fold:" in run.output) == (rules == "train_fold")
+    assert project.jobs() == [] and not (project.folder / "results").exists()
+
+
+def test_what_sbatch_refuses_is_known_before_and_nothing_else(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question says no to far more than a submission does; each answer here is compared with a real submission."""
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    name, node = "questions", cluster.layout.nodes_of("questions")[0]
+    here = f"--partition={name}"
+
+    def update(*what: str) -> None:
+        cluster.call("scontrol", "update", *what)
+
+    def refused(*options: str) -> bool:
+        known = refusal(options) is not None
+        submitted = cluster.call("sbatch", "--parsable", "--hold", *options, "--wrap=true", check=False).strip()
+        if submitted:
+            cluster.call("scancel", submitted)
+        assert known == (submitted == ""), options
+        return known
+
+    accepted = ["--gpus=1", "--gres=gpu:1", "--nice=5", "--cpus-per-task=100", "--account=nobody", "--exclusive"]
+    assert not any(refused(here, option) for option in accepted)
+    wrong = ["--constraint=nothing", "--reservation=none", "--gres=tpu:1", "--exclude=nobody", "--strange"]
+    assert all(refused(here, option) for option in wrong) and refused(f"{here},nowhere")
+    update(f"PartitionName={name}", "MaxTime=10")
+    assert not refused(here, "--time=20")
+    nodes = ",".join(cluster.layout.nodes_of(name))
+    update(f"NodeName={nodes}", "State=DRAIN", "Reason=test")
+    assert not refused(here, "--gpus=1")
+    update(f"NodeName={nodes}", "State=RESUME")
+    update(f"PartitionName={name}", "State=DOWN")
+    assert not refused(here)
+    update(f"PartitionName={name}", "State=INACTIVE")
+    assert refused(here)
+    update(f"PartitionName={name}", "State=UP")
+    start = ("starttime=now+1hour", "duration=60", "user=root", f"nodes={node}")
+    cluster.call("scontrol", "create", "reservation", "ReservationName=later", *start)
+    assert not refused(here, "--reservation=later")
+    cluster.call("scontrol", "delete", "ReservationName=later")
+
+
+def test_refused_submission_is_not_repeated(slurm_project: Make) -> None:
+    """The question cannot tell a GPU model that no node has from drained nodes; the submission itself is refused."""
+    project = slurm_project("whole")
+    run = project.start(MODEL, set_resources={"train_fold": {"gpu_model": "dreamt_of"}})
+    assert run.wait(120) == 1
+    assert run.output.count("SLURM sbatch failed") == run.output.count("is not tried again") == 1
+
+
+def test_hopeless_training_is_tried_three_times_by_each_command(slurm_project: Make) -> None:
+    """As a site without --gpus and --cpus-per-task wants its jobs."""
+    project = slurm_project("hopeless")
+    (project.folder / "appetite").write_text("much")  # the loss cannot read this number
+    resources = {"gpu": 0, "gres": "gpu:1", "cpus_per_task": "int(-1)", "slurm_extra": "'--nice=1 --mail-type=NONE'"}
+    run = project.start(MODEL, set_resources={"train_fold": resources})
+    assert run.wait(300) == 1
+    jobs = project.jobs()
+    assert [(job.state, job.gpus, job.facts["CPUs/Task"]) for job in jobs] == [("FAILED", "gres:gpu:1", "1")] * 3
+    assert len(project.attempts()) == 3
+    assert run.output.count("is not tried again") == run.output.count("last 3 attempts made no new epoch") == 1
+    assert "ValueError: invalid literal for int()" in run.output
+    again = project.start(MODEL, set_resources={"train_fold": resources})
+    project.wait_for("a new command is tried", lambda: len(project.attempts()) == 4)
+    again.interrupt()
 
 
 def test_warning_signal_reaches_the_training(slurm_project: Make, cluster: Cluster, reference_weights: str) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "segwright"
 
 ROOMS = (
-    "core", "images", "conversion", "phantom", "inspection", "case_table", "splits", "planning",
+    "core", "slurm", "images", "conversion", "phantom", "inspection", "case_table", "splits", "planning",
     "preprocessing", "networks", "training", "inference", "evaluation", "selection", "sharing", "reporting",
     "experiment", "failures", "status", "cli_options", "cli_arguments", "cli_inputs", "cli_messages", "cli", "__main__",
 )  # fmt: skip

@@ -20,6 +20,7 @@ import psutil
 
 from segwright.core.errors import DamagedFileError, InterruptedForRetry, TrainingError
 from segwright.core.files import read_json, write_json
+from segwright.slurm import job_name
 from segwright.training.lock import this_process
 
 ATTEMPTS_FILE = "attempts.json"
@@ -73,17 +74,25 @@ class Attempts:
             last = self.all[-1]
             self.all[-1] = replace(last, ended="killed", cause=_killed(last), epochs_at_end=saved_epochs)
             self._write()
-        recent = self.all[-HOPELESS_AFTER:]
-        same = all(attempt.started_by.get("command") == started_by["command"] for attempt in recent)
-        if len(recent) == HOPELESS_AFTER and same and all(attempt.made_nothing for attempt in recent):
-            raise TrainingError(
-                f"{self.path}: the last {HOPELESS_AFTER} attempts made no new epoch; the last one ended because: "
-                f"{recent[-1].cause} Mend that and give the command again (inside the same job: delete {self.path})"
-            )
+        hopeless = self.hopeless(started_by["command"])
+        if hopeless:
+            raise TrainingError(hopeless)
         attempt = Attempt(len(self.all) + 1, started_by, saved_epochs, saved_epochs)
         self.all.append(attempt)
         self._write()
         return attempt
+
+    def hopeless(self, command: str) -> str | None:
+        """Why a further attempt of this command (:func:`command_id`) would be in vain, and what to do; else None."""
+        recent = self.all[-HOPELESS_AFTER:]
+        same = all(attempt.started_by.get("command") == command for attempt in recent)
+        if len(recent) < HOPELESS_AFTER or not same or not all(attempt.made_nothing for attempt in recent):
+            return None
+        cause = recent[-1].cause or _killed(recent[-1])
+        return (
+            f"{self.path}: the last {HOPELESS_AFTER} attempts made no new epoch; the last one ended because: {cause} "
+            f"Mend that and give the command again (inside the same job: delete {self.path})"
+        )
 
     def saved(self, epochs: int) -> None:
         """A state with so many epochs is on disk."""
@@ -108,14 +117,19 @@ class OutOfMemory(TrainingError):
     """The device's memory is too small."""
 
 
+def slurm_command_id(job_name: str) -> str:
+    """Under SLURM a command is known by the name of its jobs, which Snakemake draws anew for every run."""
+    return f"slurm {job_name}"
+
+
 def command_id(environment: Mapping[str, str] = os.environ) -> str:
     """The command this process works for; its automatic retries share it.
 
-    Under SLURM the job name, which Snakemake draws anew for every run; else the Snakemake process above this one; else
-    this process.
+    Under SLURM :func:`slurm_command_id`; else the Snakemake process above this one; else this process.
     """
-    if environment.get("SLURM_JOB_ID"):
-        return f"slurm {environment.get('SLURM_JOB_NAME', '')}"
+    job_id = environment.get("SLURM_JOB_ID")
+    if job_id:
+        return slurm_command_id(job_name(job_id) or f"of job {job_id}")
     own = psutil.Process()
     found = own
     for parent in own.parents():

@@ -8,7 +8,7 @@ import pytest
 
 from segwright.core.errors import TrainingError
 from segwright.training import attempts as module
-from segwright.training.attempts import HOPELESS_AFTER, Attempts, command_id
+from segwright.training.attempts import HOPELESS_AFTER, Attempts, command_id, slurm_command_id
 
 
 def fail(folder: Path) -> None:
@@ -36,6 +36,27 @@ def test_kills_by_somebody_never_need_a_manual_step(tmp_path: Path, monkeypatch:
     assert [attempt.ended for attempt in Attempts(tmp_path).all[:-1]] == ["killed"] * 7
 
 
-def test_what_a_command_is() -> None:
-    assert command_id({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "run-uuid"}) == "slurm run-uuid"
+def test_what_a_command_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM_JOB_NAME is the program's name in a job step: the same for all commands."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    step = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "python"}
+    assert command_id(step) == "slurm of job 7", "without squeue every job is a command"
+    squeue = tmp_path / "squeue"
+    squeue.write_text('#!/bin/sh\n[ "$2" = --jobs=7 ] && echo run-uuid\n')
+    squeue.chmod(0o755)
+    assert command_id(step) == slurm_command_id("run-uuid") == "slurm run-uuid"
     assert command_id({}) == command_id({}) and command_id({}).startswith("process ")
+
+
+def test_hopeless_is_known_before_another_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler asks while the third attempt, killed without a word, still seems to run."""
+    monkeypatch.setattr(module, "command_id", lambda: "one")
+    fail(tmp_path)
+    fail(tmp_path)
+    assert Attempts(tmp_path).hopeless("one") is None
+    Attempts(tmp_path).begin(0)
+    assert "Killed without a word" in (Attempts(tmp_path).hopeless("one") or "")
+    assert Attempts(tmp_path).hopeless("another") is None
+    running = Attempts(tmp_path)
+    running.saved(1)
+    assert Attempts(tmp_path).hopeless("one") is None, "it made an epoch"
