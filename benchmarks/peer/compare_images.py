@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ DIRECTIONS = {
     "oblique": np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]]),
 }
 MEDICAL = {
-    ".nii.gz": ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"),
+    ".nii.gz": ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"),
     ".nii": ("NibabelIO", "NibabelIOWithReorient"),
-    ".nrrd": ("SimpleITKIO",),
+    ".nrrd": ("SimpleITKIO", "SimpleITKIOWithReorient"),
     ".mha": ("SimpleITKIO",),
 }
+HEADERS = {"in micrometres": (123, "B", 3), "without orientation": (252, "2h", 0, 0)}
+"""Offset, type and values of fields of a NIfTI header that nibabel and ITK understand otherwise."""
 
 
 def main() -> None:
@@ -42,9 +45,17 @@ def main() -> None:
                     sitk.WriteImage(image, str(file))
                 for reader in readers:
                     compare(f"{ending} {name}", files[:2], files[2], reader, work, table)
+                for what, field in HEADERS.items() if ending == ".nii" else ():
+                    changed = [change_header(file, *field) for file in files]
+                    for reader in readers:
+                        compare(f"{ending} {name} {what}", changed[:2], changed[2], reader, work, table)
         for ending in (".png", ".bmp", ".tif"):
-            for name, shape in (("grey", (12, 14)), ("colours", (12, 14, 3))):
-                picture(work / f"{name}_0000{ending}", rng.integers(0, 255, shape).astype(np.uint8))
+            pictures = {"grey": (255, (12, 14)), "colours": (255, (12, 14, 3)), "one bit": (2, (12, 14))}
+            for name, (top, shape) in pictures.items():
+                if (ending, top) == (".bmp", 2):
+                    continue  # ITK cannot read it
+                values = rng.integers(0, top, shape).astype(bool if top == 2 else np.uint8)
+                picture(work / f"{name}_0000{ending}", values)
                 picture(work / f"{name}{ending}", rng.integers(0, 3, (12, 14)).astype(np.uint8))
                 files = [work / f"{name}_0000{ending}"], work / f"{name}{ending}"
                 compare(f"{ending} {name}", *files, "NaturalImage2DIO", work, table)
@@ -58,10 +69,19 @@ def main() -> None:
     table.close()
 
 
-def picture(path: Path, array: np.ndarray) -> None:
-    from skimage import io
+def change_header(path: Path, offset: int, code: str, *values: int) -> Path:
+    """A copy of an uncompressed NIfTI file with other numbers in its header."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<" + code, content, offset, *values)
+    changed = path.with_name(f"changed_{path.name}")
+    changed.write_bytes(content)
+    return changed
 
-    io.imsave(str(path), array, check_contrast=False)
+
+def picture(path: Path, array: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(array).save(path)
 
 
 def compare(name: str, images: list[Path], label: Path, reader: str, work: Path, table: Table) -> None:

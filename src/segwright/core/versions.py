@@ -8,12 +8,12 @@ modules with the recorded one and reminds of this file.
 from __future__ import annotations
 
 STAGE_VERSION: dict[str, int] = {
-    "inspection": 1,
+    "inspection": 2,
     "splits": 1,
     "planning": 1,
-    "preprocessing": 1,
+    "preprocessing": 2,
     "training": 2,
-    "inference": 2,
+    "inference": 3,
     "evaluation": 1,
     "selection": 1,
     "sharing": 1,

@@ -53,12 +53,15 @@ def read_picture(path: Path, dtype: type | None = None) -> Stored:
         planes_czyx = np.ascontiguousarray(planes[:, None], dtype=dtype)
         return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored_dtype)
     if path.suffix.lower() == ".png":
-        _check_png(path)
-        grey = False
+        bits, colour_type = _check_png(path)
+        stored = read_itk(path, dtype)
+        planes_czyx = stored.array_czyx[: _PNG_CHANNELS.get(colour_type)]  # ITK makes alpha of a transparent colour
+        if bits == 1 and colour_type == _GREY:
+            planes_czyx = planes_czyx // 255  # black and white are 0 and 1, as in v2
     else:
         grey = _check_bmp(path)
-    stored = read_itk(path, dtype)
-    planes_czyx = stored.array_czyx[:1] if grey else stored.array_czyx
+        stored = read_itk(path, dtype)
+        planes_czyx = stored.array_czyx[:1] if grey else stored.array_czyx
     return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored.stored_dtype)
 
 
@@ -74,7 +77,7 @@ def read_picture_label(path: Path) -> Stored:
     bits, colour_type = _check_png(path)
     if colour_type == _PALETTE:
         return Stored(_palette_indices(path, stored.array_czyx), stored.geometry, "uint8")
-    if colour_type == _GREY and bits < 8:  # libpng stretches 0..2^bits-1 to 0..255
+    if colour_type == _GREY and 1 < bits < 8:  # libpng stretches 0..2^bits-1 to 0..255
         return Stored(stored.array_czyx // (255 // (2**bits - 1)), stored.geometry, stored.stored_dtype)
     return stored
 

@@ -1,4 +1,4 @@
-"""NIfTI files: geometry as ITK understands it, pixels read here.
+"""NIfTI files: geometry as ITK or as nibabel understands it, pixels read here.
 
 ITK fills the rest of a truncated NIfTI file with zeros and says nothing, and refuses files whose axes are not exactly
 at right angles. So this module decompresses itself, which checks length and checksum in the one pass that is needed
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from segwright.images.streams import content_chunks, first_bytes, is_gzip
 
 log = logging.getLogger(__name__)
 
-_LARGE_SHEAR = 1e-2
+_NO_SHEAR, _LARGE_SHEAR = 1e-5, 1e-2
 _HEADER_BYTES, _NIFTI_2_BYTES = 348, 540
 _SCALARS = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
 _COLOURS = {128: 3, 2304: 4}  # RGB, RGBA: bytes, interleaved
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,23 @@ def read_nifti(path: Path, dtype: type | None = None) -> Stored:
         DatasetError: unreadable, truncated, damaged or of an unsuitable kind.
     """
     header, layout = _headers(path)
+    return _read(path, dtype, header, layout, geometry_of(header))
+
+
+def header_nibabel(path: Path) -> tuple[Geometry, str]:
+    """As :func:`header_nifti`, the grid as nibabel understands it: see :func:`_nibabel_geometry`."""
+    header, layout = _headers(path)
+    return _nibabel_geometry(path, header, layout), header.dtype
+
+
+def read_nibabel(path: Path, dtype: type | None = None) -> Stored:
+    """As :func:`read_nifti`, on the grid as nibabel understands it."""
+    header, layout = _headers(path)
+    return _read(path, dtype, header, layout, _nibabel_geometry(path, header, layout))
+
+
+def _read(path: Path, dtype: type | None, header: Header, layout: _Layout, geometry: Geometry) -> Stored:
     values = _pixels(path, layout)
-    geometry = geometry_of(header)
     shape = (header.channels, *geometry.shape_zyx)
     if layout.interleaved > 1:
         values = np.moveaxis(values.reshape((*geometry.shape_zyx, layout.interleaved)), -1, 0)
@@ -79,6 +95,29 @@ def read_nifti(path: Path, dtype: type | None = None) -> Stored:
     if layout.scaled:  # in double precision, as ITK does it
         values = values.astype(np.float64) * layout.slope + layout.intercept
     return Stored(np.ascontiguousarray(values.reshape(shape), dtype=kind), geometry, header.dtype)
+
+
+def _nibabel_geometry(path: Path, header: Header, layout: _Layout) -> Geometry:
+    """The grid by nibabel's rules (5.4): pixdim is the spacing, whatever its unit; sform before qform; if neither has a
+    code, x runs to the left and zero lies in the middle. ITK turns units into millimetres and has rules of its own.
+    """
+    geometry = geometry_of(header)
+    if geometry.dimension == 2:
+        return geometry
+    spacing = np.array([abs(edge) or 1.0 for edge in layout.pixdim[1:4]])
+    if layout.sform is not None:
+        axes, origin = _nearest_axes(path, layout.sform), layout.sform[:, 3]
+    elif layout.quaternion is not None:
+        axes, origin = _rotation(layout.quaternion), np.asarray(layout.qoffset)
+    else:
+        axes = np.diag([-1.0, 1.0, 1.0])
+        origin = -axes @ (spacing * (np.asarray(layout.dims[:3]) - 1) / 2)
+    return replace(
+        geometry,
+        spacing_zyx=(float(spacing[2]), float(spacing[1]), float(spacing[0])),
+        origin_xyz=tuple(float(value) for value in _RAS_TO_LPS @ origin),
+        direction_xyz=tuple(float(cosine) for cosine in (_RAS_TO_LPS @ axes).ravel()),
+    )
 
 
 def _headers(path: Path) -> tuple[Header, _Layout]:
@@ -158,10 +197,7 @@ def _pixels(path: Path, layout: _Layout) -> npt.NDArray[Any]:
 
 
 def _right_angled(path: Path, layout: _Layout) -> Header:
-    """The header with axes at right angles: the qform if there is one, else the nearest to the sform.
-
-    "Nearest" is the orthogonal factor of the polar decomposition of the normalised axes.
-    """
+    """The header with axes at right angles: the qform if there is one, else the nearest to the sform."""
     if layout.sform is None and layout.quaternion is None:
         raise DatasetError(f"{path}: the header describes no usable orientation; correct its qform or sform")
     if layout.quaternion is not None:
@@ -170,28 +206,35 @@ def _right_angled(path: Path, layout: _Layout) -> Header:
     else:
         assert layout.sform is not None
         spacing = np.linalg.norm(layout.sform[:, :3], axis=0)
-        require_spacing(path, tuple(spacing))
-        left, stretch, right = np.linalg.svd(layout.sform[:, :3] / spacing)
-        if stretch[-1] < 1e-3:
-            raise DatasetError(f"{path}: the axes in the header lie in one plane; correct its sform")
-        axes, origin = left @ right, layout.sform[:, 3]
-        shear = float(np.abs(layout.sform[:, :3] / spacing - axes).max())
-        say = log.warning if shear > _LARGE_SHEAR else log.info
-        say("%s: axes are not at right angles (by up to %.2g); the nearest right-angled axes are used", path, shear)
-    ras_to_lps = np.diag([-1.0, -1.0, 1.0])
+        axes, origin = _nearest_axes(path, layout.sform), layout.sform[:, 3]
     dims = layout.dims
     if len(dims) not in (3, 4):
         raise DatasetError(f"{path}: has {len(dims)} dimensions and sheared axes; correct its sform")
     direction = np.eye(len(dims))
-    direction[:3, :3] = ras_to_lps @ axes
+    direction[:3, :3] = _RAS_TO_LPS @ axes
     return Header(
         size_xyz=dims,
         components=layout.interleaved,
         dtype="float32" if layout.scaled else layout.dtype.newbyteorder("=").name,
         spacing_xyz=(*(float(edge) for edge in spacing), *([1.0] * (len(dims) - 3))),
-        origin_xyz=(*(float(value) for value in ras_to_lps @ origin), *([0.0] * (len(dims) - 3))),
+        origin_xyz=(*(float(value) for value in _RAS_TO_LPS @ origin), *([0.0] * (len(dims) - 3))),
         direction_xyz=tuple(float(cosine) for cosine in direction.ravel()),
     )
+
+
+def _nearest_axes(path: Path, sform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The axes at right angles that are nearest to a sform's: the orthogonal factor of their polar decomposition."""
+    spacing = np.linalg.norm(sform[:, :3], axis=0)
+    require_spacing(path, tuple(spacing))
+    left, stretch, right = np.linalg.svd(sform[:, :3] / spacing)
+    if stretch[-1] < 1e-3:
+        raise DatasetError(f"{path}: the axes in the header lie in one plane; correct its sform")
+    axes: npt.NDArray[np.float64] = left @ right
+    shear = float(np.abs(sform[:, :3] / spacing - axes).max())
+    if shear > _NO_SHEAR:
+        say = log.warning if shear > _LARGE_SHEAR else log.info
+        say("%s: axes are not at right angles (by up to %.2g); the nearest right-angled axes are used", path, shear)
+    return axes
 
 
 def _rotation(quaternion: tuple[float, ...]) -> npt.NDArray[np.float64]:

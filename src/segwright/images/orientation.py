@@ -1,4 +1,4 @@
-"""Turning an image to RAS axis order and back, as nnU-Net's ``NibabelIOWithReorient`` does (method 1.3)."""
+"""Turning an image to RAS axis order and back, as nnU-Net's readers ``...WithReorient`` do (method 1.3)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from segwright.core.geometry import Agreement, Geometry, compare_geometries
 from segwright.images.image import Image, LabelMap, Stored, as_label_map
 from segwright.images.itk import ending_of, header_itk, read_itk, write_itk
 from segwright.images.natural import header_picture, read_picture, read_picture_label, write_picture
-from segwright.images.nifti import header_nifti, read_nifti
+from segwright.images.nifti import header_nibabel, header_nifti, read_nibabel, read_nifti
 from segwright.images.orientation import geometry_to_ras, to_ras, to_stored
 from segwright.images.tiff import header_stack, read_stack, write_stack
 
@@ -199,13 +199,17 @@ def _read_medical(path: Path, dtype: type | None = None) -> Stored:
     return read_nifti(path, dtype) if ending_of(path).startswith(".nii") else read_itk(path, dtype)
 
 
-def _header_ras(path: Path) -> tuple[Geometry, str]:
-    geometry, dtype = header_nifti(path)
-    return geometry_to_ras(geometry), dtype
+def _turned_to_ras(base: Reader) -> Reader:
+    """The same files with their axes turned to RAS in memory; label maps are written with the axes of the file."""
 
+    def header(path: Path) -> tuple[Geometry, str]:
+        geometry, dtype = base.header(path)
+        return geometry_to_ras(geometry), dtype
 
-def _read_ras(path: Path, dtype: type | None = None) -> Stored:
-    return to_ras(read_nifti(path, dtype))
+    def read(path: Path, dtype: type | None = None) -> Stored:
+        return to_ras(base.read(path, dtype))
+
+    return Reader(base.endings, header, read, read, _write_ras)
 
 
 def _write_ras(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
@@ -213,8 +217,8 @@ def _write_ras(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> N
     write_itk(path, *to_stored(array_zyx, geometry))
 
 
-_NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MEDICAL = Reader((".nii.gz", ".nrrd", ".mha", ".gipl"), _header_medical, _read_medical, _read_medical, write_itk)
+_NIBABEL = Reader((".nii", ".nii.gz"), header_nibabel, read_nibabel, read_nibabel, write_itk)
 
 READERS: dict[str, Reader] = {  # v2's order of trying (method 1.3)
     "NaturalImage2DIO": Reader(
@@ -222,6 +226,7 @@ READERS: dict[str, Reader] = {  # v2's order of trying (method 1.3)
     ),
     "SimpleITKIO": _MEDICAL,
     "Tiff3DIO": Reader((".tif", ".tiff"), header_stack, read_stack, read_stack, write_stack),
-    "NibabelIO": replace(_MEDICAL, endings=_NIFTI_ENDINGS),
-    "NibabelIOWithReorient": Reader(_NIFTI_ENDINGS, _header_ras, _read_ras, _read_ras, _write_ras),
+    "NibabelIO": _NIBABEL,
+    "NibabelIOWithReorient": _turned_to_ras(_NIBABEL),
+    "SimpleITKIOWithReorient": _turned_to_ras(_MEDICAL),  # only by name: v2 does not try it, here others come first
 }

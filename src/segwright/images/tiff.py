@@ -88,10 +88,11 @@ def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
     with _first_series(path) as series:
         shape, axes, dtype = tuple(int(n) for n in series.shape), str(series.axes), series.dtype
         compressed = series.keyframe.compression != tifffile.COMPRESSION.NONE
-    if dtype is None or np.dtype(dtype).kind not in "uif":
+    if dtype is None or np.dtype(dtype).kind not in "uifb":
         raise DatasetError(f"{path}: pixels of the type `{dtype}` cannot be used; save it as integers or floats")
-    require_plausible(path, shape, np.dtype(dtype).itemsize, LZW_RATIO if compressed else 1)
-    return shape, axes, np.dtype(dtype).newbyteorder("=").name
+    stored_shape = (*shape[:-1], -(-shape[-1] // 8)) if np.dtype(dtype).kind == "b" else shape  # eight pixels a byte
+    require_plausible(path, stored_shape, np.dtype(dtype).itemsize, LZW_RATIO if compressed else 1)
+    return shape, axes, _stored_type(np.dtype(dtype)).name
 
 
 def read_tiff(path: Path) -> npt.NDArray[Any]:
@@ -113,7 +114,7 @@ def read_tiff(path: Path) -> npt.NDArray[Any]:
             values = np.moveaxis(planes_czyx[:, 0], 0, axes.index("S")) if "S" in axes else planes_czyx[0]
     if values.size != int(np.prod(shape)):
         raise DatasetError(f"{path}: the file is truncated; copy it again from its source")
-    return np.asarray(values).reshape(shape).astype(values.dtype.newbyteorder("="), copy=False)
+    return np.asarray(values).reshape(shape).astype(_stored_type(values.dtype), copy=False)
 
 
 def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
@@ -128,6 +129,11 @@ def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
             software=False,
             datetime=None,
         )
+
+
+def _stored_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """In native byte order; pixels of one bit are 0 and 1."""
+    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
 
 
 @contextlib.contextmanager
@@ -159,7 +165,7 @@ def _require_itk_can(path: Path, series: Any) -> None:
             stream.seek(offset)
             if stream.read(2) != _JPEG_START:
                 raise DatasetError(f"{path}: the JPEG data in it is damaged; copy it again from its source")
-    if compression not in _COMPRESSIONS_OF_ITK:
+    if compression not in _COMPRESSIONS_OF_ITK or series.dtype.kind == "b":
         name = getattr(compression, "name", compression)
         raise DatasetError(f"{path}: the compression {name} cannot be read; save it with deflate (zlib), LZW or none")
 

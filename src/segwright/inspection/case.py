@@ -19,6 +19,7 @@ from segwright.core.dataset import Case, Dataset
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, json_digest
 from segwright.core.geometry import Agreement, compare_geometries
+from segwright.core.versions import STAGE_VERSION
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_channels, read_label
 from segwright.images.tiff import sidecar_for
@@ -72,8 +73,9 @@ class Expectations:
 
     def digest(self, case_id: str, files: Sequence[str]) -> str:
         """Digest of everything but the files' contents that a record depends on."""
+        versions = [VERSION, STAGE_VERSION["inspection"]]
         return json_digest([
-            VERSION, case_id, list(files), self.reader, len(self.channel_names), self.declared_labels, self.test,
+            versions, case_id, list(files), self.reader, len(self.channel_names), self.declared_labels, self.test,
         ])  # fmt: skip
 
 

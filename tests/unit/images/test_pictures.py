@@ -21,7 +21,9 @@ PICTURE = Geometry((1, 5, 6), (999.0, 1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0
 STACK = Geometry((4, 5, 6), (50.0, 4.6, 4.6), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def png(path: Path, samples: np.ndarray, bits: int, colour_type: int, palette: bytes = b"") -> Path:
+def png(
+    path: Path, samples: np.ndarray, bits: int, colour_type: int, palette: bytes = b"", transparent: bytes = b""
+) -> Path:
     """A PNG file written by hand, for kinds that ITK does not write."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -30,7 +32,8 @@ def png(path: Path, samples: np.ndarray, bits: int, colour_type: int, palette: b
     rows, columns = samples.shape[:2]
     lines = b"".join(b"\0" + packed(row, bits) for row in samples)
     head = struct.pack(">IIBBBBB", columns, rows, bits, colour_type, 0, 0, 0)
-    body = chunk(b"IHDR", head) + (chunk(b"PLTE", palette) if palette else b"") + chunk(b"IDAT", zlib.compress(lines))
+    body = chunk(b"IHDR", head) + (chunk(b"PLTE", palette) if palette else b"")
+    body += (chunk(b"tRNS", transparent) if transparent else b"") + chunk(b"IDAT", zlib.compress(lines))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b""))
     return path
 
@@ -56,6 +59,27 @@ def test_png_kinds(tmp_path: Path, bits: int, colour_type: int, channels: int) -
     assert (image.geometry, image.stored_dtype) == (PICTURE, f"uint{bits}")
     np.testing.assert_array_equal(image.array_czyx[:, 0], np.moveaxis(samples, -1, 0))
     assert read_header(path, READER) == (PICTURE, f"uint{bits}")
+
+
+@pytest.mark.parametrize(("bits", "white"), [(1, 1), (2, 255), (4, 255)])
+def test_image_pngs_of_few_bits_have_the_values_v2_sees(tmp_path: Path, bits: int, white: int) -> None:
+    """One bit is 0 and 1, two and four bits are stretched to 0..255 (nnunetv2 2.8.1 with pillow 13.0.0)."""
+    samples = indices() % 2**bits
+    image = read_image([png(tmp_path / "case_0000.png", samples, bits, 0)], READER)
+    np.testing.assert_array_equal(image.array_czyx[0, 0], samples * (white / (2**bits - 1)))
+
+
+@pytest.mark.parametrize(("colour_type", "transparent"), [(2, struct.pack(">3H", 1, 2, 3)), (3, bytes([0, 128, 255]))])
+def test_transparent_colours_are_no_channel(tmp_path: Path, colour_type: int, transparent: bytes) -> None:
+    """As v2: a colour that is declared transparent (tRNS) has the three channels of the others."""
+    samples = indices()[..., None].repeat(3, axis=2) if colour_type == 2 else indices()
+    palette = bytes([0, 0, 0, 0, 0, 255, 200, 10, 10, 0, 255, 0]) if colour_type == 3 else b""
+    plain = read_image([png(tmp_path / "plain_0000.png", samples, 8, colour_type, palette)], READER)
+    path = png(tmp_path / "case_0000.png", samples, 8, colour_type, palette, transparent)
+    np.testing.assert_array_equal(read_image([path], READER).array_czyx, plain.array_czyx)
+    assert plain.array_czyx.shape == (3, 1, 5, 6)
+    if palette:
+        np.testing.assert_array_equal(read_label(path, READER).array_zyx[0], indices())
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -141,6 +165,17 @@ def test_tiff_pictures_grey_and_colour(tmp_path: Path, compression: str | None, 
     grey = read_image([tmp_path / "grey_0000.tif"], READER)
     assert (grey.geometry, grey.stored_dtype) == (PICTURE, np.dtype(kind).name)
     np.testing.assert_array_equal(grey.array_czyx[0, 0], colours[..., 0].astype(np.float32))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiffs_of_one_bit_are_zeros_and_ones(tmp_path: Path, compression: str | None) -> None:
+    mask = indices() > 1
+    for name in ("case_0000.tif", "case.tif"):
+        tifffile.imwrite(tmp_path / name, mask, compression=compression)
+    image, label = read_image([tmp_path / "case_0000.tif"], READER), read_label(tmp_path / "case.tif", READER)
+    assert (image.stored_dtype, label.array_zyx.dtype) == ("uint8", np.uint8)
+    np.testing.assert_array_equal(image.array_czyx[0, 0], mask)
+    np.testing.assert_array_equal(label.array_zyx[0], mask)
 
 
 def test_lzw_tiffs_are_read_whether_tifffile_can_or_not(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def some_image(shape: tuple[int, ...] = (4, 5, 6), kind: type = np.int16) -> np.
         (".gipl", None, "SimpleITKIO"),
         (".nii", None, "NibabelIO"),
         (".nii.gz", "NibabelIOWithReorient", "NibabelIOWithReorient"),
+        (".nrrd", "SimpleITKIOWithReorient", "SimpleITKIOWithReorient"),
         (".png", None, "NaturalImage2DIO"),
         (".bmp", None, "NaturalImage2DIO"),
         (".tiff", None, "Tiff3DIO"),
@@ -219,33 +220,35 @@ def test_the_fourth_axis_of_a_single_file_is_its_channels(shared_data: Path, tmp
         read_label(path, "SimpleITKIO")
 
 
-def test_reorientation_to_ras_only_moves_voxels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_reorientation_to_ras_only_moves_voxels(tmp_path: Path, reader: str) -> None:
     array = some_image()
     write_image(tmp_path / "case.nii.gz", array, GRID, "NibabelIO")
-    turned = read_image([tmp_path / "case.nii.gz"], "NibabelIOWithReorient")
+    turned = read_image([tmp_path / "case.nii.gz"], reader)
     # GRID: stored x runs along -y of LPS (anterior), stored y along -x (right): x and y change places, no flips
     np.testing.assert_array_equal(turned.array_czyx[0], array.transpose(0, 2, 1))
     assert turned.geometry.direction_xyz == (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
     assert turned.geometry.spacing_zyx == (2.5, 0.5, 0.75)
     itk = sitk.DICOMOrient(sitk.ReadImage(str(tmp_path / "case.nii.gz")), "RAS")
-    assert read_header(tmp_path / "case.nii.gz", "NibabelIOWithReorient")[0] == turned.geometry
+    assert read_header(tmp_path / "case.nii.gz", reader)[0] == turned.geometry
     np.testing.assert_allclose(turned.geometry.origin_xyz, itk.GetOrigin())
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk), turned.array_czyx[0])
 
 
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
 def test_reoriented_label_maps_are_written_on_the_grid_of_their_image(
-    tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...]
+    tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...], reader: str
 ) -> None:
     direction = np.eye(3)[:, axes] * signs
     grid = Geometry((4, 5, 6), (2.5, 0.75, 0.5), (10.0, -7.0, 3.0), tuple(float(v) for v in direction.ravel()))
     array = np.arange(120, dtype=np.uint8).reshape(4, 5, 6)
     write_image(tmp_path / "case_0000.nii.gz", array, grid, "NibabelIO")
-    turned = read_image([tmp_path / "case_0000.nii.gz"], "NibabelIOWithReorient")
+    turned = read_image([tmp_path / "case_0000.nii.gz"], reader)
     assert Geometry.from_json(turned.geometry.to_json()) == turned.geometry
     label = turned.array_czyx[0].astype(np.uint8)
-    write_label(tmp_path / "case.nii.gz", label, turned.geometry, "NibabelIOWithReorient")
+    write_label(tmp_path / "case.nii.gz", label, turned.geometry, reader)
     written, image = (sitk.ReadImage(str(tmp_path / name)) for name in ("case.nii.gz", "case_0000.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), array)
     for ours, theirs in (
@@ -254,7 +257,7 @@ def test_reoriented_label_maps_are_written_on_the_grid_of_their_image(
         (written.GetSpacing(), image.GetSpacing()),
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    again = read_label(tmp_path / "case.nii.gz", "NibabelIOWithReorient")
+    again = read_label(tmp_path / "case.nii.gz", reader)
     np.testing.assert_array_equal(again.array_zyx, label)
 
 
@@ -275,6 +278,32 @@ def patched_nifti(path: Path, **fields: tuple[int, str, tuple[float, ...]]) -> N
     for offset, code, values in fields.values():
         struct.pack_into("<" + code, content, offset, *values)
     path.write_bytes(gzip.compress(bytes(content)) if path.name.endswith(".gz") else bytes(content))
+
+
+SFORM = (0.0, 0.75, 0.0, 7.0, -0.5, 0.0, 0.0, 8.0, 0.0, 0.0, 2.5, 9.0)
+NIBABEL_GRIDS = {
+    "micrometres": ((123, "B", (3,)), (2.5, 0.5, 0.75), (12.25, -30.5, 7.0), (1, 1, 1), True),
+    "metres": ((123, "B", (1,)), (2.5, 0.5, 0.75), (12.25, -30.5, 7.0), (1, 1, 1), True),
+    "neither qform nor sform": ((252, "2h", (0, 0)), (2.5, 0.75, 0.5), (-1.25, -1.5, -3.75), (1, 1, -1), False),
+    "an sform of code 2 and a qform": ((280, "12f", SFORM), (2.5, 0.5, 0.75), (7.0, 5.5, 9.0), (1, -1, 1), True),
+}
+"""Changed header field -> after turning to RAS: spacing, position of the first voxel, steps through z, y, x and whether
+y and x change places, recorded from nnunetv2 2.8.1 with nibabel 5.4.2."""
+
+
+@pytest.mark.parametrize("kind", NIBABEL_GRIDS)
+def test_nibabels_readers_understand_headers_as_nibabel_does(tmp_path: Path, kind: str) -> None:
+    field, spacing_zyx, first_ras, steps, swapped = NIBABEL_GRIDS[kind]
+    path = tmp_path / "case_0000.nii"
+    patched_nifti(path, codes=(252, "2h", (1, 2 if field[0] == 280 else 1)), field=field)
+    turned = read_image([path], "NibabelIOWithReorient")
+    array = some_image().transpose(0, 2, 1) if swapped else some_image()
+    np.testing.assert_array_equal(turned.array_czyx[0], array[:: steps[0], :: steps[1], :: steps[2]])
+    assert turned.geometry.spacing_zyx == spacing_zyx
+    x, y, z = turned.geometry.origin_xyz
+    np.testing.assert_allclose((-x, -y, z), first_ras)
+    assert read_image([path], "NibabelIO").geometry.spacing_zyx == (2.5, 0.75, 0.5)
+    assert read_header(path, "NibabelIO")[0] == read_image([path], "NibabelIO").geometry
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

@@ -12,6 +12,7 @@ import pytest
 from segwright.core.dataset import cases_by_batch, load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
 from segwright.core.files import read_json
+from segwright.core.versions import STAGE_VERSION
 from segwright.images.readers import read_image, read_label
 from segwright.inspection import batch as batch_module
 from segwright.inspection import case as case_module
@@ -113,6 +114,10 @@ def test_unchanged_files_are_not_decoded_again(raw: RawDataset, monkeypatch: pyt
     raw.describe(labels={"background": 0, "organ": 1, "tumour": 2, "cyst": 3})
     raw.inspect()
     assert decoded[1:] == ["a_0000.nrrd", "b_0000.nrrd", "c_0000.nrrd"]  # declared labels are part of a record
+    decoded.clear()
+    monkeypatch.setitem(STAGE_VERSION, "inspection", STAGE_VERSION["inspection"] + 1)
+    raw.inspect()
+    assert decoded == ["a_0000.nrrd", "b_0000.nrrd", "c_0000.nrrd"]  # so is the version of the code that reads them
 
 
 def test_a_damaged_side_file_is_made_again_or_refused(raw: RawDataset) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segwright.core.dataset import Labels
 from segwright.core.errors import ModelError, PlansError
@@ -22,6 +22,9 @@ from segwright.sharing.nnunet_v2.plans_in import with_configurations_of
 from segwright.sharing.nnunet_v2.postprocessing_in import rules_of_folder
 from segwright.sharing.nnunet_v2.results_folder import result_folder
 from segwright.sharing.package import ConfigurationFiles, FoldFiles, package_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _USUAL_FOLDS = 5
 
@@ -103,7 +106,9 @@ def _write_weights(checkpoint: Checkpoint, plan: PredictPlan, fold: str, path: P
     from segwright.networks.weights import canonical_state, load_into, save_weights
 
     try:
-        state = canonical_state(checkpoint.load_weights())
+        weights = checkpoint.load_weights()
+        _require_finite(weights)
+        state = canonical_state(weights)
         with torch.device("meta"):  # shapes only
             network = build_network(plan.architecture, plan.num_input_channels, plan.labels.num_outputs)
     except (ModelError, PlansError) as error:
@@ -118,6 +123,15 @@ def _write_weights(checkpoint: Checkpoint, plan: PredictPlan, fold: str, path: P
         ) from error
     tensors = {name: tensor.to(torch.float32) for name, tensor in state.items()}
     save_weights(path, tensors, {"format": "pt", "configuration": plan.configuration, "fold": fold})
+
+
+def _require_finite(weights: Mapping[str, Tensor]) -> None:
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} of {len(weights)} tensors hold NaN or infinite numbers, because the training diverged;"
+            " train this fold again, or choose other folds with --folds"
+        )
 
 
 def _training_record(source: Source, plan: PredictPlan, fold: str, weights: Path, work: Import) -> dict[str, Any]:

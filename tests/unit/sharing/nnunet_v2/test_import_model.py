@@ -197,6 +197,15 @@ def test_names_of_one_tensor_must_agree(root: Root, tmp_path: Path) -> None:
     assert_refused(root, tmp_path, "checkpoint_final.pth: .*hold different values")
 
 
+def test_weights_of_a_diverged_training_are_refused(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    content = made.checkpoint("3d_fullres")
+    for tensor in content["network_weights"].values():  # v2 trains so with two resolutions: the loss is 0 / 0
+        tensor.fill_(float("nan"))
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    refused(root, tmp_path, "checkpoint_final.pth: .* tensors hold NaN .* training diverged")
+
+
 def test_labels_regions_and_channels(root: Root, tmp_path: Path) -> None:
     facts = {
         "modality": {"0": "MRI"},
