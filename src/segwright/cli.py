@@ -105,7 +105,7 @@ def _preprocess(options: argparse.Namespace) -> None:
     from segwright.core.slices import preprocess_slice
     from segwright.inspection.batch import inspect_batch
     from segwright.inspection.checks import collect_checks, require_valid, write_checks
-    from segwright.preprocessing.batch import preprocess_batch, write_index
+    from segwright.preprocessing.batch import Target, preprocess_for_targets, write_index
 
     preprocessing = pipeline_settings_from_file(options.settings).preprocessing
     plans = read_plans(options.plans)
@@ -124,11 +124,11 @@ def _preprocess(options: argparse.Namespace) -> None:
     checks = collect_checks([records], dataset)
     write_checks(checks, options.output / "checks.json", options.output / "checks.tsv")
     require_valid(checks)
+    targets = [Target(plan, folder / "batch_0.json", folder / "cases") for folder, plan in stores.items()]
+    preprocess_for_targets(dataset, records, targets, workers=options.workers)
     for folder, plan in stores.items():
-        batch = folder / "batch_0.json"
-        preprocess_batch(dataset, records, plan, batch, folder / "cases", workers=options.workers)
         write_json(folder / "preprocess.json", plan.to_json())
-        write_index([batch], folder / "index.json")
+        write_index([folder / "batch_0.json"], folder / "index.json")
         log.info("%d cases: %s", len(case_ids), folder)
 
 

@@ -263,19 +263,29 @@ def load_dataset(folder: Path | str) -> Dataset:
 
 
 def find_cases(images: Path, file_ending: str, labels: Path | None = None) -> tuple[Case, ...]:
-    """List the cases of an image folder, sorted by id. Files without a four-digit channel suffix are left out."""
+    """List the cases of an image folder, sorted by id. Files without a four-digit channel suffix are left out.
+
+    Each folder is listed once and names are compared as text: every start of the workflow lists thousands of files.
+    """
     channels: dict[str, list[Path]] = {}
-    for path in sorted(images.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(file_ending):
+    for name in sorted(path.name for path in images.iterdir()):
+        if name.startswith(".") or not name.endswith(file_ending):
             continue
-        stem = path.name[: -len(file_ending)]
+        stem = name[: -len(file_ending)]
         if _CHANNEL_SUFFIX.search(stem):
-            channels.setdefault(stem[:-5], []).append(path)
+            channels.setdefault(stem[:-5], []).append(images / name)
+    label_names = set() if labels is None else _file_names(labels)
     cases = []
     for case_id in sorted(channels):
-        label = None if labels is None else labels / f"{case_id}{file_ending}"
-        cases.append(Case(case_id, tuple(channels[case_id]), label if label and label.is_file() else None))
+        name = f"{case_id}{file_ending}"
+        label = labels / name if labels is not None and name in label_names else None
+        cases.append(Case(case_id, tuple(channels[case_id]), label))
     return tuple(cases)
+
+
+def _file_names(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 def batch_of(case_id: str, batches: int) -> str:

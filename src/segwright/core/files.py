@@ -95,7 +95,8 @@ def write_json(path: Path | str, value: Any, *, sort_keys: bool = True, sealed: 
 
 def with_seal(value: Mapping[str, Any], remedy: str = DELETE_FILE) -> dict[str, Any]:
     """The dictionary with the digest of its content as it will be read back, and what to do if that does not fit."""
-    return {**value, SEAL: {"sha256": json_digest(json.loads(json_text(value))), "if_it_does_not_fit": remedy}}
+    read_back = json.loads(json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain))
+    return {**value, SEAL: {"sha256": json_digest(read_back), "if_it_does_not_fit": remedy}}
 
 
 def json_text(value: Any, *, sort_keys: bool = True) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from segwright.core.errors import DatasetError
 from segwright.core.files import atomic_path, read_json, write_json
@@ -30,11 +29,12 @@ from segwright.images.tiff_directories import check_directories
 log = logging.getLogger(__name__)
 
 _DAMAGE = (
-    tifffile.TiffFileError, zlib.error, struct.error, ValueError, TypeError, LookupError, OSError, EOFError,
-    RuntimeError, AttributeError, ArithmeticError, AssertionError,
+    zlib.error, struct.error, ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, AttributeError,
+    ArithmeticError, AssertionError,
 )  # fmt: skip
-"""What tifffile raises on damaged files: it has no single error for them."""
-_COMPRESSIONS_OF_ITK = (tifffile.COMPRESSION.LZW, tifffile.COMPRESSION.PACKBITS, tifffile.COMPRESSION.JPEG)
+"""What tifffile raises on damaged files: it has no single error for them (its own is a ValueError)."""
+_NO_COMPRESSION, _LZW, _JPEG, _PACKBITS = 1, 5, 7, 32773  # values of the tag, as TIFF 6.0 has them
+_COMPRESSIONS_OF_ITK = (_LZW, _PACKBITS, _JPEG)
 _JPEG_START = b"\xff\xd8"
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -87,7 +87,7 @@ def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
     check_directories(path)
     with _first_series(path) as series:
         shape, axes, dtype = tuple(int(n) for n in series.shape), str(series.axes), series.dtype
-        compressed = series.keyframe.compression != tifffile.COMPRESSION.NONE
+        compressed = series.keyframe.compression != _NO_COMPRESSION
     if dtype is None or np.dtype(dtype).kind not in "uifb":
         raise DatasetError(f"{path}: pixels of the type `{dtype}` cannot be used; save it as integers or floats")
     stored_shape = (*shape[:-1], -(-shape[-1] // 8)) if np.dtype(dtype).kind == "b" else shape  # eight pixels a byte
@@ -119,6 +119,8 @@ def read_tiff(path: Path) -> npt.NDArray[Any]:
 
 def write_tiff(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a picture (y, x) or a stack (z, y, x), losslessly compressed, without a date in the header."""
+    import tifffile  # late, as below: most datasets hold none, and it takes a third of numpy's time to load
+
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -139,6 +141,8 @@ def _stored_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 @contextlib.contextmanager
 def _first_series(path: Path) -> Iterator[Any]:
     """The first image of a file (others would be thumbnails and the like); tifffile's troubles become ours."""
+    import tifffile
+
     try:
         with tifffile.TiffFile(path, _multifile=False) as tiff:  # pixels of other files would be in no digest
             if not tiff.series:
@@ -161,7 +165,7 @@ def _require_itk_can(path: Path, series: Any) -> None:
     """What is left to ITK: LZW, PackBits and JPEG; it loops for long on what only claims to be JPEG."""
     compression = series.keyframe.compression
     with path.open("rb") as stream:
-        for offset in series.keyframe.dataoffsets if compression == tifffile.COMPRESSION.JPEG else ():
+        for offset in series.keyframe.dataoffsets if compression == _JPEG else ():
             stream.seek(offset)
             if stream.read(2) != _JPEG_START:
                 raise DatasetError(f"{path}: the JPEG data in it is damaged; copy it again from its source")

@@ -38,6 +38,20 @@ _JOURNAL_EVERY_S = 2.0  # so much work is lost at most when the process is kille
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where the cases of one plan go.
+
+    Attributes:
+        output: JSON to write; the same bytes for any number of workers.
+        cases_folder: folder of the stored cases, below the folder of ``output``.
+    """
+
+    plan: PreprocessPlan
+    output: Path
+    cases_folder: Path
+
+
+@dataclass(frozen=True)
 class _Task:
     """One case to make. ``inputs`` is the digest of all its result depends on."""
 
@@ -63,54 +77,51 @@ def preprocess_batch(
     cases_folder: Path,
     workers: int = 1,
 ) -> None:
-    """Preprocess the cases of one inspection batch, and say in ``output`` where they are.
+    """:func:`preprocess_for_targets` for one plan."""
+    preprocess_for_targets(dataset, inspection_file, [Target(plan, Path(output), Path(cases_folder))], workers)
+
+
+def preprocess_for_targets(
+    dataset: Dataset, inspection_file: Path, targets: Sequence[Target], workers: int = 1
+) -> None:
+    """Preprocess the cases of one inspection batch for each target, and say in its ``output`` where they are.
+
+    Each image is read once for all targets: reading takes longer than all else where images are small.
 
     Args:
         dataset: where the raw files lie.
         inspection_file: the batch's inspection JSON: its cases and the digests of their raw files.
-        plan: the preprocess slice.
-        output: JSON to write; the same bytes for any number of workers.
-        cases_folder: folder of the stored cases, below the folder of ``output``.
+        targets: one or more, whose plans name one image reader.
         workers: processes; each needs the memory of one case.
 
     Raises:
         DatasetError: cases could not be preprocessed; one message names all of them. What was finished is kept.
         SegwrightError: a worker process was killed.
     """
-    output, cases_folder = Path(output), Path(cases_folder)
     records = _records(Path(inspection_file))
-    tasks = {}
-    for case_id, record in sorted(records.items()):
-        inputs = inputs_digest(record, plan)
-        tasks[case_id] = _Task(dataset.training_case(case_id), plan, cases_folder / _file_name(case_id, inputs), inputs)
-    cases_folder.mkdir(parents=True, exist_ok=True)
-    journal = _Journal(cases_folder / f"{output.stem}.journal.json")
-    _remove_stale(cases_folder, tasks, {case.case_id for case in dataset.training})
-    entries = {
-        case_id: _entry(task, output, journal.entries[case_id]["content"])
-        for case_id, task in tasks.items()
-        if journal.is_intact(case_id, task)
-    }
-    missing = {case_id: task for case_id, task in tasks.items() if case_id not in entries}
-    log.info("%d of %d cases are there already", len(entries), len(tasks))
-    problems = []
+    stores = [_Store(target, dataset, records) for target in targets]
+    missing: dict[str, list[_Task]] = {}
+    for store in stores:
+        for case_id, task in store.missing.items():
+            missing.setdefault(case_id, []).append(task)
+    problems = set()
     try:
-        with progress(f"preprocess {output.stem}", len(missing)) as bar:
-            for case_id, outcome in _run(missing, workers):
-                if outcome.problem:
-                    problems.append(f"case {case_id}: {outcome.problem}")
-                else:
-                    entries[case_id] = _entry(tasks[case_id], output, outcome.content)
-                    journal.update(entries)
+        with progress(f"preprocess {targets[0].output.stem}", len(missing)) as bar:
+            for case_id, outcomes in _run(missing, workers):
+                waiting = [store for store in stores if case_id in store.missing]
+                for store, outcome in zip(waiting, outcomes, strict=True):
+                    if outcome.problem:
+                        problems.add(f"case {case_id}: {outcome.problem}")
+                    else:
+                        store.add(case_id, outcome.content)
                 bar.advance(case_id)
     finally:
-        journal.write(entries)
+        for store in stores:
+            store.journal.write(store.entries)
     if problems:
         raise DatasetError("\n".join(sorted(problems)))
-    cases = {case_id: entries[case_id] for case_id in sorted(entries)}
-    write_json(
-        output, {"version": BATCH_VERSION, "data_id": plan.data_id, "batch": output.stem, "cases": cases}, sealed=True
-    )
+    for store in stores:
+        store.write_output()
 
 
 def write_index(batch_files: Sequence[Path], output: Path) -> None:
@@ -150,6 +161,47 @@ def inputs_digest(record: Mapping[str, Any], plan: PreprocessPlan) -> str:
             "version": [STAGE_VERSION["preprocessing"], FORMAT_VERSION],
         }
     )
+
+
+class _Store:
+    """A target while it is filled.
+
+    Attributes:
+        entries: what is there, by case. missing: the tasks of the cases that were not there at first.
+    """
+
+    def __init__(self, target: Target, dataset: Dataset, records: Mapping[str, Any]) -> None:
+        self.target = target
+        self.tasks: dict[str, _Task] = {}
+        plan, folder = target.plan, target.cases_folder
+        for case_id, record in sorted(records.items()):
+            inputs = inputs_digest(record, plan)
+            case = dataset.training_case(case_id)
+            self.tasks[case_id] = _Task(case, plan, folder / _file_name(case_id, inputs), inputs)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.journal = _Journal(folder / f"{target.output.stem}.journal.json")
+        _remove_stale(folder, self.tasks, {case.case_id for case in dataset.training})
+        self.entries = {
+            case_id: _entry(task, target.output, self.journal.entries[case_id]["content"])
+            for case_id, task in self.tasks.items()
+            if self.journal.is_intact(case_id, task)
+        }
+        self.missing = {case_id: task for case_id, task in self.tasks.items() if case_id not in self.entries}
+        log.info("%d of %d cases are there already", len(self.entries), len(self.tasks))
+
+    def add(self, case_id: str, content: str) -> None:
+        """Note a finished case."""
+        self.entries[case_id] = _entry(self.tasks[case_id], self.target.output, content)
+        self.journal.update(self.entries)
+
+    def write_output(self) -> None:
+        """Say where the cases are; all of them are there."""
+        output = self.target.output
+        cases = {case_id: self.entries[case_id] for case_id in sorted(self.entries)}
+        content = {
+            "version": BATCH_VERSION, "data_id": self.target.plan.data_id, "batch": output.stem, "cases": cases,
+        }  # fmt: skip
+        write_json(output, content, sealed=True)
 
 
 class _Journal:
@@ -218,22 +270,22 @@ def _remove_stale(folder: Path, tasks: Mapping[str, _Task], in_dataset: set[str]
             path.unlink(missing_ok=True)
 
 
-def _run(tasks: Mapping[str, _Task], workers: int) -> Iterator[tuple[str, _Outcome]]:
+def _run(missing: Mapping[str, Sequence[_Task]], workers: int) -> Iterator[tuple[str, list[_Outcome]]]:
     """Make the cases, in this process or in ``workers`` others; yields them as they finish."""
-    if min(workers, len(tasks)) <= 1:
-        for case_id, task in tasks.items():
+    if min(workers, len(missing)) <= 1:
+        for case_id, tasks in missing.items():
             with _naming(case_id):
-                outcome = _make(task)
-            yield case_id, outcome
+                outcomes = _make(tasks)
+            yield case_id, outcomes
         return
-    waiting = iter(tasks.items())
-    running: dict[Future[_Outcome], str] = {}
+    waiting = iter(missing.items())
+    running: dict[Future[list[_Outcome]], str] = {}
     context = multiprocessing.get_context("spawn")  # BLAS and ITK threads do not survive a fork
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
         while True:
             # No more than `workers` at a time, so that it is known who was at work when a process is killed.
-            for case_id, task in waiting:
-                running[pool.submit(_make, task)] = case_id
+            for case_id, tasks in waiting:
+                running[pool.submit(_make, tasks)] = case_id
                 if len(running) == workers:
                     break
             if not running:
@@ -244,13 +296,13 @@ def _run(tasks: Mapping[str, _Task], workers: int) -> Iterator[tuple[str, _Outco
                 case_id = running.pop(future)
                 try:
                     with _naming(case_id):
-                        outcome = future.result()
+                        outcomes = future.result()
                 except BrokenProcessPool:
                     raise SegwrightError(
                         f"a worker process was killed while cases were preprocessed (at work: {at_work}), most likely"
                         " because memory ran out; give the job more memory or fewer workers. Finished cases are kept"
                     ) from None
-                yield case_id, outcome
+                yield case_id, outcomes
 
 
 @contextmanager
@@ -263,19 +315,30 @@ def _naming(case_id: str) -> Iterator[None]:
         raise
 
 
-def _make(task: _Task) -> _Outcome:
-    """Read, preprocess and store one case. Errors a user can mend come back as text: some do not survive pickling."""
+def _make(tasks: Sequence[_Task]) -> list[_Outcome]:
+    """Read a case, and preprocess and store it for each task.
+
+    Errors a user can mend come back as text: some do not survive pickling.
+    """
+    case, reader = tasks[0].case, tasks[0].plan.reader
     try:
-        if task.case.label_file is None:
+        if case.label_file is None:
             raise DatasetError("its label map is missing; add it to labelsTr")
         use_one_blas_thread()
-        case = preprocess_case(
-            read_image(task.case.image_files, task.plan.reader),
-            read_label(task.case.label_file, task.plan.reader),
-            task.plan,
-        )
-        return _Outcome(content=write_stored_case(task.path, case))
-    except SegwrightError as error:
-        return _Outcome(problem=str(error))
-    except MemoryError as error:
-        return _Outcome(problem=f"not enough memory ({error}); give the job more memory or fewer workers")
+        image, label = read_image(case.image_files, reader), read_label(case.label_file, reader)
+    except (SegwrightError, MemoryError) as error:
+        return [_Outcome(problem=_problem_text(error))] * len(tasks)
+    outcomes = []
+    for task in tasks:
+        try:
+            content = write_stored_case(task.path, preprocess_case(image, label, task.plan))
+            outcomes.append(_Outcome(content=content))
+        except (SegwrightError, MemoryError) as error:
+            outcomes.append(_Outcome(problem=_problem_text(error)))
+    return outcomes
+
+
+def _problem_text(error: SegwrightError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); give the job more memory or fewer workers"
+    return str(error)

@@ -20,7 +20,7 @@ from segwright.core.files import file_digest, read_json, write_json
 from segwright.core.slices import PreprocessPlan
 from segwright.images.readers import read_image, read_label
 from segwright.preprocessing import batch as batch_module
-from segwright.preprocessing.batch import preprocess_batch, write_index
+from segwright.preprocessing.batch import Target, preprocess_batch, preprocess_for_targets, write_index
 from segwright.preprocessing.case import preprocess_case
 from segwright.preprocessing.store import PreprocessedStore
 
@@ -173,6 +173,39 @@ def test_bad_cases_are_named_together_and_the_good_ones_kept(store: Store) -> No
     with pytest.raises(DatasetError):
         store.run()
     assert store.files() == before
+
+
+def test_two_targets_read_each_image_once_and_get_the_bytes_of_two_runs(
+    store: Store, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store(store.dataset, make_plan(spacing_mm=(1.5, 1.0, 1.3)), store.folder / "other")
+    alone = [one.run() for one in (store, other)]
+    shutil.rmtree(store.cases)
+    (other.output.parent / alone[1]["cases"]["case.1"]["file"]).unlink()
+    read: list[str] = []
+
+    def counted(files: tuple[Path, ...], reader: str) -> Any:
+        read.append(files[0].name[:6])
+        return read_image(files, reader)
+
+    monkeypatch.setattr(batch_module, "read_image", counted)
+    targets = [Target(one.plan, one.output, one.cases) for one in (store, other)]
+    preprocess_for_targets(store.dataset, store.inspection, targets)
+    assert [read_json(one.output) for one in (store, other)] == alone
+    assert read == ["case.0", "case.1", "case.2"]
+    for one, result in zip((store, other), alone, strict=True):
+        for entry in result["cases"].values():
+            assert file_digest(one.output.parent / entry["file"]) == entry["content"]
+
+
+def test_a_bad_case_is_named_once_for_two_targets(store: Store, make_plan: MakePlan) -> None:
+    other = Store(store.dataset, make_plan(spacing_mm=(1.5, 1.0, 1.3)), store.folder / "other")
+    (store.dataset.folder / "imagesTr" / "case.1_0000.nii.gz").write_bytes(b"no image")
+    targets = [Target(one.plan, one.output, one.cases) for one in (store, other)]
+    with pytest.raises(DatasetError) as caught:
+        preprocess_for_targets(store.dataset, store.inspection, targets)
+    assert str(caught.value).count("case case.1: ") == 1
+    assert [sorted(name[:6] for name in one.files()) for one in (store, other)] == [["case.0", "case.2"]] * 2
 
 
 def test_bugs_keep_their_type_and_get_the_name_of_the_case(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
