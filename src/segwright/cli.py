@@ -14,14 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from segwright.cli_arguments import make_parser
 from segwright.cli_inputs import (
     dataset_facts,
+    fingerprint_of,
     image_files,
     json_object,
+    labels_file,
     planned_text,
     planning_settings,
     previous_stage,
     read_plans,
     reader_of,
     require_channels,
+    require_other_folder,
+    require_output,
     require_own_folder,
     stored_plan,
     training_settings,
@@ -67,6 +71,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from segwright.inspection.checks import read_checks
     from segwright.inspection.dataset import inspect_dataset
 
+    require_output(options.output)
     fingerprint = inspect_dataset(options.dataset, options.output, workers=options.workers)
     checks = read_checks(options.output / "checks.json")
     log.info(
@@ -84,10 +89,11 @@ def _plan(options: argparse.Namespace) -> None:
     from segwright.planning.planner import make_plans
     from segwright.planning.slices import write_plan_folder
 
+    require_output(options.output)
     load_plugins(options.plugin)
     settings = pipeline_settings_from_file(options.settings)
     facts = dataset_facts(options.dataset_json)
-    fingerprint = json_object(options.fingerprint)
+    fingerprint = fingerprint_of(options.fingerprint)
     name = options.name or options.dataset_json.resolve().parent.name
     reader = reader_of(fingerprint, facts, options.dataset_json)
     planning = planning_settings(settings.planning, options)
@@ -107,6 +113,7 @@ def _preprocess(options: argparse.Namespace) -> None:
     from segwright.inspection.checks import collect_checks, require_valid, write_checks
     from segwright.preprocessing.batch import Target, preprocess_for_targets, write_index
 
+    require_output(options.output)
     preprocessing = pipeline_settings_from_file(options.settings).preprocessing
     plans = read_plans(options.plans)
     dataset = load_dataset(options.dataset)
@@ -138,6 +145,7 @@ def _train(options: argparse.Namespace) -> None:
     from segwright.splits import fold_of_splits_file
     from segwright.training.machine import leased_device
 
+    require_output(options.output)
     settings = training_settings(options)
     plans = read_plans(options.plans)
     labels = stored_plan(options.preprocessed, plans, options.plans, options.configuration).labels
@@ -172,6 +180,8 @@ def _predict(options: argparse.Namespace) -> None:
     from segwright.sharing.use import input_cases, predict_with_model, require_plugins
     from segwright.training.machine import leased_device
 
+    require_output(options.output)
+    require_other_folder(options.input, options.output)
     with open_model(options.model) as model:
         require_plugins(model, options.plugin)
         inputs = image_files(model, options.input)
@@ -193,6 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from segwright.core.dataset import Labels
     from segwright.evaluation.summary import evaluate_folders
 
+    require_output(options.output, is_file=True)
     summary = evaluate_folders(
         options.reference,
         options.prediction,
@@ -210,10 +221,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _ensemble(options: argparse.Namespace) -> None:
     from segwright.selection.folders import ensemble_folders
 
+    require_output(options.output)
     ensemble_folders(
         options.inputs,
         options.output,
-        options.dataset_json,
+        labels_file(options.dataset_json, options.inputs[0]),
         save_probabilities=options.save_probabilities,
         workers=options.workers,
     )
@@ -223,7 +235,9 @@ def _ensemble(options: argparse.Namespace) -> None:
 def _postprocess(options: argparse.Namespace) -> None:
     from segwright.selection.folders import postprocess_folder
 
-    postprocess_folder(options.input, options.rules, options.output, options.dataset_json, workers=options.workers)
+    require_output(options.output)
+    labels = labels_file(options.dataset_json, options.input)
+    postprocess_folder(options.input, options.rules, options.output, labels, workers=options.workers)
     log.info("segmentations: %s", options.output)
 
 
@@ -245,9 +259,9 @@ def _convert(options: argparse.Namespace) -> None:
     if options.format == "msd":
         from segwright.conversion.msd import convert_msd
 
-        if options.name is not None:
-            raise SettingsError("--name is for v1; an MSD task keeps its name (--dataset-id changes its number)")
-        made = convert_msd(options.input, options.output, dataset_id=options.dataset_id)
+        if options.name is not None and options.dataset_id is not None:
+            raise SettingsError("--name holds the number already; leave out --dataset-id")
+        made = convert_msd(options.input, options.output, dataset_id=options.dataset_id, name=options.name)
     else:
         from segwright.conversion.v1 import convert_v1
 

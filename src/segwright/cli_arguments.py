@@ -230,7 +230,7 @@ def _add_convert(commands: Subparsers[argparse.ArgumentParser]) -> None:
     path_option(command, "--input", "DIR", "the task's folder")
     path_option(command, "--output", "DIR", "parent folder of the new dataset; nothing is overwritten")
     command.add_argument("--dataset-id", type=int, metavar="N", help="number instead of the task's (msd)")
-    command.add_argument("--name", metavar="NAME", help="name of the new dataset (v1)")
+    command.add_argument("--name", metavar="NAME", help="name of the new dataset, such as Dataset004_Hippocampus")
 
 
 def _add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:

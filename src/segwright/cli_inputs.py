@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
+from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError, StorageError
 
 if TYPE_CHECKING:
     from segwright.core.plans import Plans
@@ -31,6 +31,40 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedFileError(path, "must hold a JSON object, {...}", "correct the file or the path")
     return content
+
+
+def require_output(path: Path, *, is_file: bool = False) -> None:
+    """What is to come can be written there: known before the work, not after it.
+
+    Raises:
+        StorageError: a file stands where a folder should be or the other way round, or the folder is read-only.
+    """
+    from segwright.core.files import read_only_text
+
+    if is_file and path.is_dir():
+        raise StorageError(f"--output {path}: is a folder; give the name of a file in it")
+    folders = path.parents if is_file else (path, *path.parents)
+    nearest = next(folder for folder in folders if folder.exists())
+    if not nearest.is_dir():
+        raise StorageError(f"--output {path}: {nearest} is a file, no folder; choose another --output")
+    if problem := read_only_text([nearest / "output"]):
+        raise StorageError(f"{problem}; make it writable, or choose another --output")
+
+
+def fingerprint_of(path: Path) -> dict[str, Any]:
+    """The content of a dataset_fingerprint.json, ours or nnU-Net v2's."""
+    fingerprint = json_object(path)
+    if "spacings" not in fingerprint:
+        remedy = "give the file `segwright inspect` made"
+        raise DamagedFileError(path, "is no dataset fingerprint, the key `spacings` is missing", remedy)
+    return fingerprint
+
+
+def labels_file(given: Path | None, folder: Path) -> Path:
+    """The dataset.json that goes with a folder of segmentations: the given one, else the one in it."""
+    if given is None and folder.is_dir() and not (folder / "dataset.json").is_file():
+        raise SettingsError(f"{folder}: there is no dataset.json in it; name the dataset's with --dataset-json")
+    return given or folder / "dataset.json"
 
 
 def dataset_facts(path: Path) -> dict[str, Any]:
@@ -169,6 +203,17 @@ def previous_stage(given: Path | None, previous: str | None) -> Path | None:
     if previous is None and given is not None:
         raise SettingsError("--previous-stage: this configuration is no cascade; leave it out")
     return given
+
+
+def require_other_folder(inputs: Sequence[Path], output: Path) -> None:
+    """Segmentations beside the images would be taken for images, and may even replace them.
+
+    Raises:
+        SettingsError: the output folder holds the input images.
+    """
+    for path in inputs:
+        if (path if path.is_dir() else path.parent).resolve() == output.resolve():
+            raise SettingsError(f"--output {output}: holds the input images; choose another folder")
 
 
 def image_files(model: PackagedModel, inputs: Sequence[Path]) -> Path | list[Path]:

@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
@@ -66,6 +67,7 @@ class Experiment:
             SettingsError: an option is wrong. DatasetError: a dataset folder or its dataset.json is.
         """
         settings = load_settings(config)
+        require_what_is_named(settings)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
         for listed in datasets.values():
             _require_plain_paths(listed)

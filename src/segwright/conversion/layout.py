@@ -48,7 +48,7 @@ def dataset_name(task: str, dataset_id: int | None) -> str:
     """
     match = re.fullmatch(r"Task(\d+)_(.+)", task)
     if match is None:
-        raise DatasetError(f"{task}: the folder must be named like Task04_Hippocampus; rename it")
+        raise DatasetError(f"{task}: not named like Task04_Hippocampus; give a name: --name Dataset004_Hippocampus")
     number = int(match.group(1)) if dataset_id is None else dataset_id
     if not 1 <= number <= 999:
         raise DatasetError(f"{task}: the dataset id must be from 1 to 999, not {number}; choose another id")

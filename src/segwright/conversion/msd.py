@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segwright.conversion.layout import dataset_name, labels_by_name, new_folder, require_free_id
+from segwright.conversion.layout import checked_name, dataset_name, labels_by_name, new_folder, require_free_id
 from segwright.core.errors import DatasetError
 from segwright.core.files import read_json, write_json
 from segwright.core.progress import progress
@@ -21,19 +21,20 @@ READER = "SimpleITKIO"
 ENDING = ".nii.gz"
 
 
-def convert_msd(source: Path, output: Path, dataset_id: int | None = None) -> Path:
+def convert_msd(source: Path, output: Path, dataset_id: int | None = None, name: str | None = None) -> Path:
     """Convert the task folder ``source`` (``Task04_Hippocampus``) into ``output/Dataset004_Hippocampus``.
 
     4-D images are split into channels, in their stored type; 3-D images and labels are copied as they are; files whose
-    names start with ``.`` or ``_`` are left out. Returns the new folder.
+    names start with ``.`` or ``_`` are left out. ``dataset_id`` replaces the task's number, ``name`` the whole name.
+    Returns the new folder.
 
     Raises:
         DatasetError: no task folder, an id or folder that is taken, a case without its image or label, or an
             unreadable file. Nothing is left behind then.
     """
     source, output = Path(source), Path(output)
-    name = dataset_name(source.resolve().name, dataset_id)
     facts = _facts(source)
+    name = dataset_name(source.resolve().name, dataset_id) if name is None else checked_name(name)
     require_free_id(output, name)
     parts = {part: _files(source / part) for part in ("imagesTr", "labelsTr", "imagesTs")}
     channels = len(facts["modality"])

@@ -27,8 +27,8 @@ def convert_v1(source: Path, output: Path, name: str | None = None) -> Path:
             left behind then.
     """
     source, output = Path(source), Path(output)
-    name = dataset_name(source.resolve().name, None) if name is None else checked_name(name)
     description = _description(source)
+    name = dataset_name(source.resolve().name, None) if name is None else checked_name(name)
     require_free_id(output, name)
     copies = [
         (part, path)

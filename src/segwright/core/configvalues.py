@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -126,7 +127,15 @@ def _convert(value: Any, hint: Any, path: str, option: Field[Any]) -> Any:
         raise SettingsError(f"{path} is {_show(value)} but must be {allowed}") from None
     for number in converted if isinstance(converted, tuple) else (converted,):
         _check_limits(number, path, option)
-    return converted
+    return _in_home(converted) if option.metadata.get("path") else converted
+
+
+def _in_home(paths: Any) -> Any:
+    """A path, or several, with ``~`` as the user's home; a folder named ``~`` is nothing anybody wants."""
+    if isinstance(paths, tuple):
+        return tuple(_in_home(path) for path in paths)
+    in_home = isinstance(paths, str) and paths.partition("/")[0] == "~"
+    return str(Path(paths).expanduser()) if in_home else paths
 
 
 def _mapping(value: Any, inner: Any, path: str, option: Field[Any]) -> dict[str, Any]:

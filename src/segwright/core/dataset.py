@@ -252,7 +252,7 @@ def load_dataset(folder: Path | str) -> Dataset:
         folder=folder,
         name=folder.resolve().name,
         channel_names=channel_names,
-        labels=Labels.from_json(facts),
+        labels=_labels(folder, facts),
         file_ending=ending,
         num_training=int(count),
         reader=None if reader in (None, "None") else reader,
@@ -314,6 +314,14 @@ def _channel_names(folder: Path, facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(declared[index]) for index in indices)
 
 
+def _labels(folder: Path, facts: Mapping[str, Any]) -> Labels:
+    """The labels; among several datasets the message must say whose they are."""
+    try:
+        return Labels.from_json(facts)
+    except DatasetError as error:
+        raise DatasetError(f"{folder}: {error}") from error
+
+
 def _listed_cases(folder: Path, listed: Any) -> tuple[Case, ...]:
     """Cases of the optional `dataset` key; relative paths start at the dataset folder."""
     where = folder / "dataset.json"
@@ -368,6 +376,11 @@ def _label_key(name: str, value: Any) -> LabelKey:
     numbers = value if isinstance(value, (list, tuple)) else [value]
     for number in numbers:
         if not _is_label(number):
+            if name.isdecimal() and isinstance(value, str):
+                raise DatasetError(
+                    f'dataset.json: labels must be name: number, {{"{brief(value, 60)}": {int(name)}}}, and stand the'
+                    " other way round, as in MSD and nnU-Net v1; turn them, or let `segwright convert msd|v1` do it"
+                )
             raise DatasetError(
                 f"dataset.json: labels.{brief(name)} must be an integer or a list of integers, from 0 to {_LABEL_MAX},"
                 f" not {brief(value)}"

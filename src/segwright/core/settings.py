@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:
-    """A setting: its default, what it means, and optional ``minimum`` / ``maximum`` / ``exclusive_minimum``."""
+    """A setting: its default, what it means, and optional ``minimum`` / ``maximum`` / ``exclusive_minimum``.
+
+    ``built_in`` lists the names that need no plugin; ``path`` marks files and folders: ``~`` there is the user's home.
+    """
     metadata = {"help": help_text, **limits}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -31,15 +34,15 @@ class SplitSettings:
         None, "regular expression on the case id; its first group (or the whole match) is the group, e.g. '^(P\\d+)_'"
     )
     stratify: str | None = option(None, "column of the case table whose values are spread evenly over the folds")
-    file: str | None = option(None, "a splits_final.json with ready-made folds; overrides everything above")
+    file: str | None = option(None, "a splits_final.json with ready-made folds; overrides everything above", path=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
     """One dataset: where it lies and how it is divided."""
 
-    path: str = option("", "folder in nnU-Net v2's raw layout (dataset.json, imagesTr, labelsTr, imagesTs)")
-    case_table: str | None = option(None, "TSV or CSV with a column `case` and any columns for grouping")
+    path: str = option("", "folder in nnU-Net v2's raw layout (dataset.json, imagesTr, labelsTr, imagesTs)", path=True)
+    case_table: str | None = option(None, "TSV or CSV with a column `case` and any columns for grouping", path=True)
     splits: SplitSettings = option(SplitSettings, "cross-validation folds")
     batches: int = option(32, "number of job batches the cases are hashed into; fixed at first use", minimum=1)
 
@@ -57,7 +60,11 @@ class ConfigurationOverride:
 class PlanningSettings:
     """From fingerprint to plans."""
 
-    planner: str = option("default", "default, resenc, resenc_m, resenc_l, resenc_xl, or a plugin's planner")
+    planner: str = option(
+        "default",
+        "default, resenc, resenc_m, resenc_l, resenc_xl, or a plugin's planner",
+        built_in=("default", "resenc", "resenc_m", "resenc_l", "resenc_xl"),
+    )
     gpu_memory_gb: float | None = option(
         None, "memory target; null: the planner's own (8, 8, 8, 24, 40)", exclusive_minimum=0
     )
@@ -74,7 +81,7 @@ class PlanningSettings:
     max_patch_size: int | None = option(
         None, "upper limit of every patch edge in voxels, for small machines", minimum=8
     )
-    plans_file: str | None = option(None, "use this plans file as it is instead of planning")
+    plans_file: str | None = option(None, "use this plans file as it is instead of planning", path=True)
     overrides: Mapping[str, ConfigurationOverride] = option(
         dict, "per configuration: spacing_mm, patch_size, batch_size"
     )
@@ -116,17 +123,21 @@ class TrainingSettings:
     decay: Literal["poly", "cosine", "constant"] = option("poly", "learning-rate decay over the planned epochs")
     gradient_clip: float = option(12.0, "global L2 norm the gradient is clipped to", exclusive_minimum=0)
     loss: str = option(
-        "default", "default (Dice + cross entropy, or Dice + BCE for regions), dice, ce, or a plugin's loss"
+        "default",
+        "default (Dice + cross entropy, or Dice + BCE for regions), dice, ce, or a plugin's loss",
+        built_in=("default", "dice", "ce"),
     )
     dice_weight: float = option(1.0, "weight of the Dice term", minimum=0)
     ce_weight: float = option(1.0, "weight of the cross entropy term", minimum=0)
     class_weights: tuple[float, ...] | None = option(
         None, "weight of each output channel (background first, in label training) in the cross entropy"
     )
-    network: str | None = option(None, "a plugin's network instead of the planned one")
+    network: str | None = option(
+        None, "a plugin's network instead of the planned one", built_in=("plain_unet", "residual_unet")
+    )
     foreground_share: float = option(0.33, "share of a batch that must show foreground", minimum=0, maximum=1)
     probabilistic_oversampling: bool = option(False, "draw each sample's foreground by chance instead of by position")
-    augmentation: str = option("default", "default (v2), none, or a plugin's preset")
+    augmentation: str = option("default", "default (v2), none, or a plugin's preset", built_in=("default", "none"))
     mirroring: bool = option(True, "flip patches in training, and images at prediction")
     deep_supervision: bool = option(True, "losses at every decoder resolution but the lowest")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option("auto", "auto: fp16 on CUDA, else fp32")
@@ -148,7 +159,7 @@ class TrainingSettings:
         "on with a tenth of the learning rate",
     )
     initial_model: str | None = option(
-        None, "model.safetensors to start from (all but the segmentation heads must fit)"
+        None, "model.safetensors to start from (all but the segmentation heads must fit)", path=True
     )
     keep_state: bool = option(True, "keep the resumable state after a finished training")
 
@@ -253,8 +264,10 @@ class Settings:
     )
     execution: ExecutionSettings = option(ExecutionSettings, "how and where to run; never changes results")
     report: ReportSettings = option(ReportSettings, "the HTML report")
-    results: str = option("results", "folder of all results")
-    plugins: tuple[str, ...] = option((), "Python files that register networks, losses, augmentations or planners")
+    results: str = option("results", "folder of all results", path=True)
+    plugins: tuple[str, ...] = option(
+        (), "Python files that register networks, losses, augmentations or planners", path=True
+    )
 
 
 def to_plain(settings: Any) -> Any:

@@ -106,6 +106,7 @@ def input_cases(model: PackagedModel, inputs: Path | Sequence[Path]) -> tuple[Ca
         raise DatasetError(
             f"{where}: no image is named <case>_0000{model.file_ending}; the model needs files of this ending, one a"
             f" channel ({', '.join(f'_{index:04d} {name}' for index, name in enumerate(model.channel_names))})"
+            f"{_found_text(inputs)}"
         )
     expected = [f"{index:04d}" for index in range(channels)]
     problems = []
@@ -116,6 +117,15 @@ def input_cases(model: PackagedModel, inputs: Path | Sequence[Path]) -> tuple[Ca
     if problems:
         raise DatasetError(f"{where}: cases with wrong channels; add or rename files:\n" + "\n".join(problems))
     return cases
+
+
+def _found_text(inputs: Path | Sequence[Path]) -> str:
+    """What lies there instead: a wrong name or ending is seen at a glance."""
+    if not isinstance(inputs, Path) or not inputs.is_dir():
+        return ""
+    names = sorted(path.name for path in inputs.iterdir() if not path.name.startswith("."))
+    shown = ", ".join(brief(name, 60) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"; found: {shown}" if names else "; the folder is empty"
 
 
 def require_plugins(model: PackagedModel, plugins: Sequence[Path]) -> None:

@@ -216,9 +216,13 @@ def test_convert(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "raw/Dataset501_Mine/imagesTr/a_0000.nii.gz").read_bytes() == b"x"
     again = run("convert", "v1", "--input", folder, "--output", tmp_path / "raw", "--name", "Dataset501_Mine")
     assert again.code == 2  # nothing is overwritten
-    for name, option, value in (("msd", "--name", "x"), ("v1", "--dataset-id", 3)):
-        refused = run("convert", name, "--input", folder, "--output", tmp_path / "raw", option, value)
-        assert refused.code == 2 and option in refused.err
+    for name, *options, message in (
+        ("msd", "--name", "x", "`x` is no dataset name"),
+        ("msd", "--name", "Dataset001_X", "--dataset-id", 3, "leave out --dataset-id"),
+        ("v1", "--dataset-id", 3, "--dataset-id is for msd"),
+    ):
+        refused = run("convert", name, "--input", folder, "--output", tmp_path / "raw", *options)
+        assert refused.code == 2 and message in refused.err
 
 
 def test_status_is_printed_to_stdout(run: Run, tmp_path: Path) -> None:

@@ -124,8 +124,13 @@ def test_contradictions_are_named(task: Path, tmp_path: Path, change: dict, mess
 
 
 def test_a_folder_that_is_no_task_is_refused(task: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="named like Task04_Hippocampus"):
+    with pytest.raises(DatasetError, match=r"liver: there is no dataset\.json"):
         convert_msd(tmp_path / "liver", tmp_path / "raw")
+    other = task.rename(task.with_name("liver"))
+    with pytest.raises(DatasetError, match="liver: not named like Task04_Hippocampus; give a name: --name Dataset004"):
+        convert_msd(other, tmp_path / "raw")
+    assert convert_msd(other, tmp_path / "raw", name="Dataset007_Liver").name == "Dataset007_Liver"
+    other.rename(task)
     with pytest.raises(DatasetError, match="from 1 to 999"):
         convert_msd(task, tmp_path / "raw", dataset_id=1000)
     (task / "dataset.json").unlink()
