@@ -203,7 +203,7 @@ def test_weights_of_a_diverged_training_are_refused(root: Root, tmp_path: Path) 
     for tensor in content["network_weights"].values():  # v2 trains so with two resolutions: the loss is 0 / 0
         tensor.fill_(float("nan"))
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
-    refused(root, tmp_path, "checkpoint_final.pth: .* tensors hold NaN .* training diverged")
+    assert_refused(root, tmp_path, "checkpoint_final.pth: .* tensors hold NaN .* training diverged")
 
 
 def test_labels_regions_and_channels(root: Root, tmp_path: Path) -> None:
