@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segwright.networks.device import is_out_of_memory, release_cached_memory, to_device
+
 log = logging.getLogger(__name__)
 
 Network = Callable[[Tensor], Tensor]
@@ -120,16 +122,16 @@ def predict_scores(network: Network, source: Input, window: Window, device: torc
     """Scores of the whole image: float32 (outputs, z, y, x), on ``device`` or, where it is too small, on the CPU.
 
     Raises:
-        torch.OutOfMemoryError: the device cannot even hold the network and one batch of tiles.
+        RuntimeError: the device cannot even hold the network and one batch of tiles (``is_out_of_memory``).
     """
     try:
         return _accumulate(network, source, window, device, device)
-    except torch.OutOfMemoryError:
-        if device.type == "cpu":
+    except RuntimeError as problem:
+        if device.type == "cpu" or not is_out_of_memory(problem):
             raise
         shape = source.image_czyx.shape[1:]
     log.info("the scores of an image of %s voxels do not fit on %s; they are summed on the CPU", shape, device)
-    torch.cuda.empty_cache()
+    release_cached_memory(device)
     return _accumulate(network, source, window, device, torch.device("cpu"))
 
 
@@ -183,7 +185,7 @@ def _predict_tiles(
         batch = tiles[begin : begin + at_once]
         patches = np.stack([source.tile(starts, size) for starts in batch])
         patches = patches.reshape(*patches.shape[:2], *window.patch_size)
-        scores = predict_mirrored(network, torch.from_numpy(patches).to(device), window)
+        scores = predict_mirrored(network, to_device(patches, device), window)
         yield from zip(batch, scores.reshape(len(batch), window.num_outputs, *size), strict=True)
 
 

@@ -21,6 +21,7 @@ from segwright.core.errors import SettingsError
 from segwright.core.files import file_digest, json_digest, remove_temporary_files, write_json
 from segwright.core.registry import load_plugins
 from segwright.core.settings import to_plain
+from segwright.networks.device import is_out_of_memory
 from segwright.networks.weights import save_weights
 from segwright.training.attempts import Attempts, OutOfMemory
 from segwright.training.data import TrainingData, open_data
@@ -146,7 +147,10 @@ def write_results(
 
 @contextlib.contextmanager
 def reproducible(device: torch.device, threads: int) -> Iterator[None]:
-    """Fixed threads, deterministic operators and kept memory on the CPU; on CUDA the fastest convolutions (9.1)."""
+    """Fixed threads, deterministic operators and kept memory on the CPU; on CUDA the fastest convolutions (9.1).
+
+    Those may differ in the last bits from run to run.
+    """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic
     fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
@@ -172,13 +176,13 @@ def free_memory(device: torch.device) -> int | None:
 
 @contextlib.contextmanager
 def _memory_errors(request: TrainingRequest, compute: Compute) -> Iterator[None]:
-    """Say what to do when memory runs out."""
-    free_bytes = free_memory(compute.device)
+    """Say what to do when memory runs out, be it for the first byte on the device."""
+    free_bytes = None
     try:
+        free_bytes = free_memory(compute.device)
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-        known = isinstance(problem, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(problem)
-        if not known:
+    except (MemoryError, RuntimeError) as problem:  # torch.OutOfMemoryError is one of the latter
+        if not is_out_of_memory(problem):
             raise
         needed = training_bytes(request.plan, request.settings, compute.precision)
         smaller = min(needed * _MEMORY_MISJUDGED, free_bytes or needed)  # the estimate was too low

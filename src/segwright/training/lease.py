@@ -139,8 +139,18 @@ def resolve_device(setting: str) -> str:
     if kind not in available:
         raise SettingsError(f"execution.device {setting} is unknown; use auto, cpu, cuda or mps")
     if not available[kind]():
-        raise SettingsError(f"execution.device is {setting} but torch finds no such device here; use auto or cpu")
+        why = f" ({why_no_cuda()})" if kind == "cuda" else ""
+        raise SettingsError(f"execution.device is {setting} but torch finds no such device here{why}; use auto or cpu")
     return setting
+
+
+def why_no_cuda() -> str:
+    """Why torch finds no NVIDIA GPU, as far as torch itself can tell."""
+    import torch  # late, as above
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA; install a build with it"
+    return f"torch {torch.__version__} is built for CUDA {torch.version.cuda}; nvidia-smi says what the driver supports"
 
 
 def _try_slots(folder: Path, gpus: Sequence[str], jobs_per_gpu: int) -> GpuLease | None:

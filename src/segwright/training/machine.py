@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from segwright.core.settings import ExecutionSettings
-from segwright.training.lease import acquire_gpu, resolve_device
+from segwright.training.lease import acquire_gpu, resolve_device, why_no_cuda
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -20,7 +23,11 @@ def leased_device(execution: ExecutionSettings) -> Iterator[str]:
     """
     lease = acquire_gpu(execution.jobs_per_gpu) if execution.device in ("auto", "cuda") else None
     try:
-        yield resolve_device(execution.device)
+        device = resolve_device(execution.device)
+        if lease is not None and device == "cpu":
+            log.warning("torch cannot use the GPU %s, so the CPU is used: %s", lease.gpu, why_no_cuda())
+            lease.release()
+        yield device
     finally:
         if lease is not None:
             lease.release()

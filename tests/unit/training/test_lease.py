@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from segwright.core.errors import SettingsError, TrainingError
-from segwright.training.lease import acquire_gpu, find_gpus, parse_listing, resolve_device
+from segwright.core.settings import ExecutionSettings
+from segwright.training.lease import GpuLease, acquire_gpu, find_gpus, parse_listing, resolve_device
+from segwright.training.machine import leased_device
 
 UUID_A, UUID_B = "GPU-" + "a" * 8 + "-1111-2222-3333-" + "a" * 12, "GPU-" + "b" * 8 + "-1111-2222-3333-" + "b" * 12
 
@@ -63,6 +66,24 @@ def test_devices() -> None:
     assert resolve_device("auto") in ("cpu", "cuda")
     with pytest.raises(SettingsError, match="unknown"):
         resolve_device("tpu")
+
+
+@pytest.mark.parametrize(("cuda", "why"), [(None, "built without CUDA"), ("13.0", "built for CUDA 13.0; nvidia-smi")])
+def test_a_torch_that_cannot_use_the_gpu_is_said(
+    cuda: str | None, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    import torch
+
+    descriptor = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    lease = GpuLease(UUID_A, 0, descriptor)
+    monkeypatch.setattr("segwright.training.machine.acquire_gpu", lambda jobs: lease)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with leased_device(ExecutionSettings()) as device:
+        assert device == "cpu" and lease.descriptor == -1  # another program may have the GPU
+    assert f"torch cannot use the GPU {UUID_A}" in caplog.text and why in caplog.text
+    with pytest.raises(SettingsError, match=why), leased_device(ExecutionSettings(device="cuda")):
+        pass
 
 
 def test_importing_lease_and_request_needs_no_torch() -> None:
