@@ -56,6 +56,8 @@ def find_infinite_voxels(image_czyx: NDArray[np.float32], file: Path, add: AddPr
 def find_constant_channels(images: Mapping[Path, Image], add: AddProblem, *, may_be_constant: bool) -> None:
     """An image without any contrast is an error, or a warning if it ``may_be_constant``.
 
+    That is a test image, or one whose label map is empty, as a blank slice among 2-D images.
+
     One constant channel among others only warns: a sequence may be blank in one patient.
     """
     channels = [(file, channel) for file, image in images.items() for channel in image.array_czyx]

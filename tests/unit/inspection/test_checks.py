@@ -97,6 +97,15 @@ def test_each_defect_is_an_error_of_its_case(
     assert str(raw.folder) not in "".join(problem.text for problem in checks.problems)
 
 
+def test_a_blank_image_is_only_told_where_nothing_is_labelled(raw: RawDataset) -> None:
+    """As a blank slice among 2-D images, which v2 trains with; with a label it is an error (above)."""
+    raw.image("b_0000", np.zeros(SHAPE, np.int16))
+    raw.label("b", np.zeros(SHAPE, np.uint8))
+    checks = raw.inspect()
+    assert _found(checks) == [("warning", "constant", "b", IMAGE), ("warning", "label_empty", "b", LABEL)]
+    require_valid(checks)
+
+
 def test_all_errors_come_in_one_message(raw: RawDataset) -> None:
     _cut(raw)
     (raw.folder / "labelsTr" / "a.nrrd").unlink()
