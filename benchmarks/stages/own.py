@@ -46,6 +46,7 @@ def preprocess(plans: str, dataset: str, configuration: str, case: str, output: 
         return {"image": stored.image_czyx, "label": stored.label_zyx}
 
     def run() -> Callable[[], dict[str, np.ndarray]]:
+        _forget_headers()
         image, label = read_image(files.image_files, plan.reader), read_label(label_file, plan.reader)
         write_stored_case(path, preprocess_case(image, label, plan))
         return result
@@ -119,6 +120,7 @@ def metrics(reference: str, prediction: str, dataset_json: str, reader: str) -> 
     pair = Pair("case", Path(reference), Path(prediction), "reference", "prediction")
 
     def run() -> object:
+        _forget_headers()
         (result,) = evaluate_pairs([pair], labels, reader)
         return [[counts.tp, counts.fp, counts.fn, counts.tn] for counts in result.counts.values()]
 
@@ -132,6 +134,7 @@ def postprocessing(manifest: str, dataset: str, reader: str, output: str) -> Cal
     raw = load_dataset(Path(dataset))
 
     def run() -> object:
+        _forget_headers()
         found = determine_postprocessing([Path(manifest)], raw, reader, "full", Path(output))
         return [list(rule.values) for rule in found.rules]
 
@@ -146,8 +149,16 @@ def ensemble(members: Sequence[str], dataset: str, reader: str, output: str) -> 
     raw = load_dataset(Path(dataset))
 
     def run() -> object:
+        _forget_headers()
         shutil.rmtree(output, ignore_errors=True)
         summary = evaluate_ensemble([[Path(member)] for member in members], raw, reader, Path(output))
         return {key: round(value, 9) for key, value in sorted(summary.foreground_mean.items())}
 
     return run
+
+
+def _forget_headers() -> None:
+    """The headers of files a process has read are remembered; each call is to read them as a new process does."""
+    from segwright.images import nifti
+
+    nifti._itk_header.cache_clear()

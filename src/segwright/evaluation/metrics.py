@@ -87,12 +87,13 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
     for start in range(0, reference.size, _CHUNK_VOXELS):
         reference_part = reference[start : start + _CHUNK_VOXELS]
         prediction_part = prediction[start : start + _CHUNK_VOXELS]
-        if not reference_part.any() and not prediction_part.any():  # air: most of a body scan
-            histogram[0] += reference_part.size
+        inside = np.flatnonzero((reference_part != 0) | (prediction_part != 0))
+        histogram[0] += reference_part.size - len(inside)  # background in both: most of a scan
+        if not len(inside):
             continue
-        codes = _bounded(reference_part, size - 1, code_type)
+        codes = _bounded(reference_part[inside], size - 1, code_type)
         codes *= code_type(size)
-        codes += _bounded(prediction_part, size - 1, code_type)
+        codes += _bounded(prediction_part[inside], size - 1, code_type)
         histogram += np.bincount(codes, minlength=size * size)
     return histogram.reshape(size, size)
 
