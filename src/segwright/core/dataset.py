@@ -222,7 +222,9 @@ def load_dataset(folder: Path | str) -> Dataset:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: the dataset folder does not exist; correct its path")
+        what = "is a file, not the dataset's folder" if folder.exists() else "the dataset folder does not exist"
+        start = "" if folder.is_absolute() else f" (it starts at {Path.cwd()})"
+        raise DatasetError(f"{folder}: {what}; correct its path{start}")
     if not (folder / "dataset.json").is_file():
         raise DatasetError(
             f"{folder}: there is no dataset.json; nnU-Net v2's raw layout is expected (`segwright convert`)"

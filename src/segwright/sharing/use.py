@@ -125,7 +125,9 @@ def _found_text(inputs: Path | Sequence[Path]) -> str:
         return ""
     names = sorted(path.name for path in inputs.iterdir() if not path.name.startswith("."))
     shown = ", ".join(brief(name, 60) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"; found: {shown}" if names else "; the folder is empty"
+    dicom = "; DICOM series are converted first, for instance by dcm2niix"
+    hint = dicom if any(name.lower().endswith(".dcm") for name in names) else ""
+    return f"; found: {shown}{hint}" if names else "; the folder is empty"
 
 
 def require_plugins(model: PackagedModel, plugins: Sequence[Path]) -> None:

@@ -72,6 +72,8 @@ def test_predict_says_what_lies_in_a_folder_without_images(
         (tmp_path / "in" / name).touch()
     said = run(*arguments)
     assert said.code == 2 and "; found: patient.nii.gz, patient_0000.nii\n" in said.err
+    (tmp_path / "in" / "0001.dcm").touch()
+    assert "; DICOM series are converted first, for instance by dcm2niix\n" in run(*arguments).err
 
 
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(
