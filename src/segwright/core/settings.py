@@ -141,7 +141,9 @@ class TrainingSettings:
     mirroring: bool = option(True, "flip patches in training, and images at prediction")
     deep_supervision: bool = option(True, "losses at every decoder resolution but the lowest")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option("auto", "auto: fp16 on CUDA, else fp32")
-    compile: bool = option(False, "use torch.compile")
+    compile: bool | None = option(
+        None, "use torch.compile; null: on CUDA where Triton is installed and 1000 steps or more are to be trained"
+    )
     checkpoint_interval: int = option(1, "epochs between saved training states", minimum=1)
     early_stopping: int | None = option(
         None, "stop after this many epochs without a better EMA pseudo Dice; null: off", minimum=1

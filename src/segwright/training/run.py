@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,10 @@ from torch import Tensor
 from segwright.core.errors import InterruptedForRetry, SettingsError, TrainingError
 from segwright.core.progress import Bar, progress
 from segwright.networks.build import build_network
-from segwright.networks.device import is_out_of_memory
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import canonical_state, load_into, load_weights
 from segwright.training.attempts import Attempts
+from segwright.training.compilation import forward_of
 from segwright.training.data import Batches, TrainingData
 from segwright.training.deadline import Deadline, StopSignal
 from segwright.training.history import EpochRecord, History, duration_text
@@ -33,7 +32,6 @@ from segwright.training.state import StateFolder
 
 log = logging.getLogger(__name__)
 
-_COMPILER = ("torch._dynamo", "torch._inductor")  # where the errors of torch.compile are from
 ROLLBACK_FACTOR = 0.1  # of the learning rate, after a training diverged
 
 
@@ -66,7 +64,7 @@ class FoldTraining:
         self.scaler = compute.scaler()
         self.loss_options = loss_options(request)
         self.loss = LOSSES.get(settings.loss)(self.loss_options)
-        self._forward = compiled(self.network) if settings.compile else self.network
+        self._forward = forward_of(self.network, settings, compute.device)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state of :class:`StateFolder`."""
@@ -255,25 +253,6 @@ class FoldTraining:
             record.duration_s,
             duration_text(record.remaining_s),
         )
-
-
-def compiled(network: torch.nn.Module) -> Callable[[Tensor], Any]:
-    """The network by torch.compile, which works at the first call; the weights keep their names in ``network``."""
-    forward = torch.compile(network)
-
-    def call(images: Tensor) -> Any:
-        try:
-            return forward(images)
-        except RuntimeError as problem:
-            if is_out_of_memory(problem) or not type(problem).__module__.startswith(_COMPILER):
-                raise
-            why = " ".join(str(problem).split("\n\n")[0].splitlines())
-            raise SettingsError(
-                f"training.compile: torch.compile fails here ({why}); install a C++ compiler, "
-                "for a GPU Triton too, or set training.compile: false"
-            ) from problem
-
-    return call
 
 
 def first_network(request: TrainingRequest) -> torch.nn.Module:

@@ -1,0 +1,63 @@
+"""torch.compile: when it pays, and what happens where it does not work (method 9.1: v2 compiles on CUDA)."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segwright.core.errors import SettingsError
+from segwright.core.settings import TrainingSettings
+from segwright.networks.device import is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+LEAST_STEPS = 1000
+"""Compiling takes about a minute, and saves a third of a step: 17 to 28 ms on an H100, 80 s in so many steps."""
+_COMPILER = ("torch._dynamo", "torch._inductor")  # where the errors of torch.compile are from
+
+
+def forward_of(network: nn.Module, settings: TrainingSettings, device: torch.device) -> Callable[[Tensor], Any]:
+    """What a training calls: the network itself or what torch.compile makes of it. Its weights keep their names.
+
+    Args:
+        settings: resolved. ``compile`` None: on CUDA with Triton and at least :data:`LEAST_STEPS` steps to go, and as
+            long as it works.
+    """
+    if settings.compile is not None:
+        return _compiled(network, must_work=True) if settings.compile else network
+    steps = (settings.epochs or 0) * (settings.iterations or 0)
+    pays = device.type == "cuda" and steps >= LEAST_STEPS and importlib.util.find_spec("triton") is not None
+    return _compiled(network, must_work=False) if pays else network
+
+
+def _compiled(network: nn.Module, must_work: bool) -> Callable[[Tensor], Any]:
+    """torch.compile works at the first call, and once more for the first validation.
+
+    Raises:
+        SettingsError: (when called) it does not work here, and it must.
+    """
+    forward: Callable[[Tensor], Any] = torch.compile(network)
+
+    def call(images: Tensor) -> Any:
+        nonlocal forward
+        try:
+            return forward(images)
+        except RuntimeError as problem:
+            if is_out_of_memory(problem) or not type(problem).__module__.startswith(_COMPILER):
+                raise
+            why = " ".join(str(problem).split("\n\n")[0].splitlines())
+            if must_work:
+                raise SettingsError(
+                    f"training.compile: torch.compile fails here ({why}); install a C++ compiler, for a GPU Triton "
+                    "too, or set training.compile: false"
+                ) from problem
+            log.warning("torch.compile fails here (%s); training goes on without it, more slowly", why)
+            forward = network
+            return forward(images)
+
+    return call
