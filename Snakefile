@@ -50,6 +50,7 @@ rule all:
         everywhere(R / "model.zip"),
         everywhere(R / "report.html"),
         final_predictions,
+        everything_they_rest_on,
 
 
 rule inspect_all:

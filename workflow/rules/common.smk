@@ -4,6 +4,7 @@
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 try:
     import segwright.experiment
@@ -20,6 +21,7 @@ from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import (
     ALL,
     Experiment,
+    candidate_of,
     largest_image_mb,
     previous_stages,
     read_configurations,

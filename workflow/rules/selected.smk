@@ -113,3 +113,41 @@ def final_manifest(wildcards):
     """The finished test segmentations, where the dataset has test images."""
     has_tests = bool(EXPERIMENT.datasets[wildcards.dataset].test)
     return f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/final/manifest.json" if has_tests else []
+
+
+def everything_they_rest_on(wildcards):
+    """What stands between the raw images and the final products, asked for by name.
+
+    A job that fails loses its outputs, and Snakemake does not miss them: the older products made from their
+    predecessors would be called up to date. A store of preprocessed cases that was deleted as a whole is not made again.
+    """
+    paths = []
+    for dataset in EXPERIMENT.datasets:
+        data = f"{RESULTS}/{dataset}/data"
+        batches = EXPERIMENT.batches(dataset)
+        paths += [f"{data}/inspection/{batch}.json" for batch in batches]
+        paths += [f"{data}/{name}" for name in ("checks.json", "valid.json", "dataset_fingerprint.json", "splits")]
+        paths += [f"{data}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset)]
+        for pipeline in EXPERIMENT.pipelines:
+            paths += products_of(dataset, pipeline, batches)
+    return paths
+
+
+def products_of(dataset, pipeline, batches):
+    """The intermediate products of one pipeline, trainings to test predictions."""
+    which = SimpleNamespace(dataset=dataset, pipeline=pipeline)
+    plan = plan_of(dataset, pipeline)
+    root = f"{RESULTS}/{dataset}/{pipeline}"
+    paths = []
+    for name, planned in plan.items():
+        paths += fold_files(dataset, pipeline, name, "model.safetensors")
+        index = index_of(dataset, planned.data_id)
+        if Path(index).is_file():
+            paths += [f"{RESULTS}/{dataset}/data/preprocessed/{planned.data_id}/{batch}.json" for batch in batches]
+    for summary in candidate_summaries(which):
+        paths.append(summary)
+        if Path(summary).parent.name == "crossval":
+            folds = EXPERIMENT.requested_folds(dataset, pipeline)
+            paths += fold_files(dataset, pipeline, candidate_of(summary), "validation.json", folds)
+    paths.append(f"{root}/postprocessing.json")
+    return [*paths, *winner_test_predictions(which)]
