@@ -33,6 +33,11 @@ include: "workflow/rules/package.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    require_writable_results()
+    require_accepted_options()
+
+
 localrules:
     all,
     inspect_all,

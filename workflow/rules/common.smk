@@ -99,7 +99,8 @@ if workflow.is_main_process and EXPERIMENT.datasets:
         )
 
 
-onstart:
+def require_writable_results():
+    """Before any job starts."""
     if problem := read_only_message():
         stop(problem)
 

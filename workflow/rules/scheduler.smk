@@ -50,13 +50,12 @@ def asked_options(rule):
     return site_options(values, settings.qos, settings.reservation)
 
 
-onstart:
+def require_accepted_options():
+    """sbatch takes what the profile says of this site, as far as it can be asked."""
     if workflow.executor_plugin.name == "slurm":
-        try:
+        with one_message():
             options_of = {rule.name: asked_options(rule) for rule in rules_to_submit()}
             require_accepted({rule: options for rule, options in options_of.items() if options is not None})
-        except SegwrightError as error:
-            raise WorkflowError(str(error))
 
 
 # --- while it runs -----------------------------------------------------------------------------------------------------
