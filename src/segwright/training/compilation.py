@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +30,17 @@ def forward_of(network: nn.Module, settings: TrainingSettings, device: torch.dev
     if settings.compile is not None:
         return _compiled(network, must_work=True) if settings.compile else network
     steps = (settings.epochs or 0) * (settings.iterations or 0)
-    pays = device.type == "cuda" and steps >= LEAST_STEPS and importlib.util.find_spec("triton") is not None
+    pays = device.type == "cuda" and steps >= LEAST_STEPS and _has_triton()
     return _compiled(network, must_work=False) if pays else network
+
+
+def _has_triton() -> bool:
+    """Whether what torch.compile writes GPU code with is installed; it comes with torch on Linux only."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _compiled(network: nn.Module, must_work: bool) -> Callable[[Tensor], Any]:

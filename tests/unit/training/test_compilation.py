@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from segwright.core.errors import SettingsError
 from segwright.core.settings import TrainingSettings
+from segwright.training import compilation
 from segwright.training.compilation import LEAST_STEPS, forward_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -44,7 +44,7 @@ def test_when_it_compiles(
     wanted: bool | None, device: torch.device, steps: int, triton: bool, compiles: bool, network: torch.nn.Module,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton and name == "triton" else None)
+    monkeypatch.setattr(compilation, "_has_triton", lambda: triton)
     assert (forward_of(network, settings(steps, wanted), device) is not network) == compiles
 
 
@@ -52,7 +52,7 @@ def test_nobody_asked_for_it_and_it_fails(
     network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=without_compiler))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(compilation, "_has_triton", lambda: True)
     forward = forward_of(network, settings(LEAST_STEPS), CUDA)
     images = torch.ones(1, 3)
     assert torch.equal(forward(images), network(images)) and torch.equal(forward(images), network(images))
