@@ -159,7 +159,8 @@ def predict_images(
 ) -> dict[str, Path]:
     """Predict images with a whole model into ``output``: ``{case}{file_ending}``; returns case -> file.
 
-    Cases whose output is there and was made from the same images, model and settings are kept.
+    Cases whose output is there and was made from the same images, model and settings are kept. An image that cannot be
+    read or predicted does not keep the others from being predicted.
 
     Args:
         chains: one entry a configuration that is averaged (usually one); each holds its stages, the previous first.
@@ -167,7 +168,8 @@ def predict_images(
         finish: last step on the raw label map, e.g. postprocessing; ``finish_digest`` changes when its effect does.
 
     Raises:
-        DatasetError: a case cannot be read, predicted or written; names it.
+        DatasetError: cases cannot be read or predicted; names them all, once the others are written. Or one cannot be
+            written.
     """
     output.mkdir(parents=True, exist_ok=True)
     model = [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
@@ -194,7 +196,7 @@ def predict_images(
             _export_final(files[case_id], members, finish)
             note_finished(output, "images", case_id, inputs[case_id], files[case_id])
 
-        run_cases("predict", missing, read, predict, export, workers)
+        run_cases("predict", missing, read, predict, export, workers, keep_going=True)
     return {case_id: roles[LABEL] for case_id, roles in files.items()}
 
 

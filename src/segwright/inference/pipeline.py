@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-from segwright.core.errors import DatasetError, SegwrightError
+from segwright.core.errors import DatasetError, ModelError, SegwrightError
 from segwright.core.progress import progress
 
 Prepared = TypeVar("Prepared")
@@ -23,23 +23,41 @@ def run_cases(
     predict: Callable[[str, Prepared], Predicted],
     export: Callable[[str, Predicted], None],
     workers: int,
+    keep_going: bool = False,
 ) -> None:
     """Take every case through the three steps. ``predict`` always runs in this thread, in order.
 
     Args:
         workers: 1 does everything one after the other; with more the next case is prepared and finished ones are
             exported meanwhile. Results are the same.
+        keep_going: a case that cannot be prepared or predicted does not keep the others from it. What would meet them
+            all, an error of the model or one of writing, ends everything as ever.
 
     Raises:
-        DatasetError: a step failed in a way a user can mend; names the case. Other errors keep their type.
+        DatasetError: a step failed in a way a user can mend; names the case, with ``keep_going`` all such cases, once
+            the others are done. Other errors keep their type.
     """
+    failed: list[str] = []
     with progress(title, len(case_ids)) as bar, Exporter(workers) as exporter:
         for case_id, prepared in _ahead(case_ids, prepare, workers):
-            with naming_case(case_id):
-                predicted = predict(case_id, prepared)
-            exporter.submit(case_id, partial(export, case_id, predicted))
-            del prepared, predicted  # only what waits for its export holds scores
+            try:
+                with naming_case(case_id):
+                    predicted = predict(case_id, prepared())
+            except DatasetError as problem:
+                if not keep_going or isinstance(problem.__cause__, ModelError):
+                    raise
+                failed.append(str(problem))
+            else:
+                exporter.submit(case_id, partial(export, case_id, predicted))
+                del predicted  # only what waits for its export holds scores
+            del prepared
             bar.advance(case_id)
+    if failed:
+        others = f"; the other {len(case_ids) - len(failed)} are done" if len(failed) < len(case_ids) else ""
+        raise DatasetError(
+            f"{title}: {len(failed)} of {len(case_ids)} cases failed{others}. Mend or remove them and run again, which"
+            " makes only what is missing:\n" + "\n".join(failed)
+        )
 
 
 class naming_case:
@@ -100,23 +118,21 @@ def _export(case_id: str, export: Callable[[], None]) -> None:
         export()
 
 
-def _ahead(case_ids: Sequence[str], prepare: Callable[[str], Prepared], workers: int) -> Iterator[tuple[str, Prepared]]:
-    """Every case with what ``prepare`` makes of it, the next one under way while one is used."""
+def _ahead(
+    case_ids: Sequence[str], prepare: Callable[[str], Prepared], workers: int
+) -> Iterator[tuple[str, Callable[[], Prepared]]]:
+    """Every case with a call that gives what ``prepare`` makes, or raises; the next is under way while one is used."""
     if workers < 2:
         for case_id in case_ids:
-            yield case_id, _named(case_id, prepare)
+            yield case_id, partial(prepare, case_id)
         return
     with ThreadPoolExecutor(1, "prepare") as pool:
-        coming = pool.submit(_named, case_ids[0], prepare) if case_ids else None
+        coming = pool.submit(prepare, case_ids[0]) if case_ids else None
         for number, case_id in enumerate(case_ids):
             assert coming is not None
-            prepared = coming.result()
+            prepared = coming
+            wait([prepared])  # only then the next one is begun: no queue in memory
             following = case_ids[number + 1 : number + 2]
-            coming = pool.submit(_named, following[0], prepare) if following else None
-            yield case_id, prepared
+            coming = pool.submit(prepare, following[0]) if following else None
+            yield case_id, prepared.result
             del prepared
-
-
-def _named(case_id: str, prepare: Callable[[str], Prepared]) -> Prepared:
-    with naming_case(case_id):
-        return prepare(case_id)

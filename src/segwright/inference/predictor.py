@@ -267,7 +267,7 @@ def _explained_memory(device: torch.device, patch_size: Sequence[int]) -> Iterat
             raise
         raise ModelError(
             f"{device}: too little memory for one tile of {tuple(patch_size)} voxels ({str(problem).splitlines()[0]}); "
-            "let fewer jobs share the GPU (execution.jobs_per_gpu) or use execution.device: cpu"
+            "let fewer jobs share the GPU (execution.jobs_per_gpu) or use the CPU (execution.device: cpu, --device cpu)"
         ) from problem
 
 

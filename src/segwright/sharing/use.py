@@ -41,7 +41,8 @@ def predict_with_model(
     """Predict images into ``output``: ``{case}{ending}`` and ``manifest.json``; returns case -> file.
 
     A cascade's low resolution network runs first by itself. Images whose result is there and was made from the same
-    image, model and settings are kept; anything else of that name is made again.
+    image, model and settings are kept; anything else of that name is made again. An image that cannot be read is named
+    at the end, when all others are predicted; the manifest waits until none is left.
 
     Args:
         inputs: a folder of ``{case}_{CCCC}{ending}`` files, or such files.

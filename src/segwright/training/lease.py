@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9a-zA-Z/-]+)")
 _SAY_EVERY_S = 60.0
+_WHERE_SET = "device (--device, in a configuration execution.device)"
 
 
 @dataclass
@@ -137,10 +138,10 @@ def resolve_device(setting: str) -> str:
         "mps": torch.backends.mps.is_available,
     }
     if kind not in available:
-        raise SettingsError(f"execution.device {setting} is unknown; use auto, cpu, cuda or mps")
+        raise SettingsError(f"{_WHERE_SET} {setting} is unknown; use auto, cpu, cuda or mps")
     if not available[kind]():
         why = f" ({why_no_cuda()})" if kind == "cuda" else ""
-        raise SettingsError(f"execution.device is {setting} but torch finds no such device here{why}; use auto or cpu")
+        raise SettingsError(f"{_WHERE_SET} is {setting} but torch finds no such device here{why}; use auto or cpu")
     return setting
 
 

@@ -53,6 +53,29 @@ def test_predict_refuses(
     assert not list(tmp_path.glob("out/*.nii.gz"))
 
 
+def test_predict_finishes_the_others_beside_a_damaged_image(
+    project: Project, model: Path, run: Run, tmp_path: Path
+) -> None:
+    image = min((project.raw / "imagesTs").iterdir())
+    ending = "_0000.nii.gz"
+    (tmp_path / "in").mkdir()
+    for case_id in ("a", "b", "c"):
+        (tmp_path / "in" / f"{case_id}{ending}").write_bytes(image.read_bytes())
+    (tmp_path / "in" / f"a{ending}").write_bytes(image.read_bytes()[:100])
+    arguments = ("predict", "--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    said = run(*arguments, "--device", "cpu")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert said.code == 2 and {path.name for path in made} == {"b.nii.gz", "c.nii.gz"}
+    assert "1 of 3 cases failed; the other 2 are done" in said.err and f"\ncase a: {tmp_path}/in/a{ending}" in said.err
+    assert "Traceback" not in said.err and not (tmp_path / "out" / "manifest.json").exists()
+    again = run(*arguments, "--device", "cpu")
+    assert again.code == 2 and "1 of 1 cases failed. Mend" in again.err
+    (tmp_path / "in" / f"a{ending}").write_bytes(image.read_bytes())
+    assert run(*arguments, "--device", "cpu").code == 0
+    assert (tmp_path / "out" / "a.nii.gz").is_file() and (tmp_path / "out" / "manifest.json").is_file()
+    assert all(path.stat().st_mtime_ns == before for path, before in made.items())
+
+
 def test_predict_does_not_mix_segmentations_with_images(project: Project, model: Path, run: Run) -> None:
     images = project.raw / "imagesTs"
     before = sorted(images.iterdir())

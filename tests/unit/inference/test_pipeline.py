@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import DamagedFileError, DatasetError, ModelError, SegwrightError
 from segwright.inference.pipeline import Exporter, naming_case, run_cases
 
 
@@ -62,6 +62,59 @@ def test_an_error_in_any_step_names_the_case(step: str, workers: int) -> None:
             lambda *_: fail_at("export"),
             workers,
         )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_other_cases_are_done_first_if_so_wanted(workers: int) -> None:
+    exported: list[str] = []
+
+    def prepare(case_id: str) -> str:
+        if case_id in "ad":
+            raise DamagedFileError(f"{case_id}.nii.gz", "truncated")
+        return case_id
+
+    def predict(case_id: str, _: str) -> None:
+        if case_id == "c":
+            raise DatasetError("too small")
+
+    def export(case_id: str, _: None) -> None:
+        exported.append(case_id)
+
+    with pytest.raises(DatasetError) as caught:
+        run_cases("predict", list("abcde"), prepare, predict, export, workers, keep_going=True)
+    assert sorted(exported) == ["b", "e"]
+    assert str(caught.value) == (
+        "predict: 3 of 5 cases failed; the other 2 are done. Mend or remove them and run again, which makes only what"
+        " is missing:\ncase a: a.nii.gz: truncated; delete it and run again\ncase c: too small\n"
+        "case d: d.nii.gz: truncated; delete it and run again"
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [("predict", ModelError("no memory")), ("export", OSError("full")), ("prepare", ValueError("bug"))],
+)
+def test_what_would_meet_every_case_ends_at_once(step: str, error: Exception, workers: int) -> None:
+    begun: list[str] = []
+
+    def fail_at(name: str, case_id: str) -> None:
+        if name == "predict":
+            begun.append(case_id)
+        if name == step:
+            raise error
+
+    with pytest.raises((SegwrightError, ValueError)):
+        run_cases(
+            "predict",
+            list("abcdef"),
+            lambda case_id: fail_at("prepare", case_id),
+            lambda case_id, _: fail_at("predict", case_id),
+            lambda case_id, _: fail_at("export", case_id),
+            workers,
+            keep_going=True,
+        )
+    assert len(begun) <= 3
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -68,6 +68,16 @@ def test_devices() -> None:
         resolve_device("tpu")
 
 
+def test_a_device_that_is_not_there_is_named_as_both_ways_in_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SettingsError) as caught:
+        resolve_device("mps")
+    expected = "device (--device, in a configuration execution.device) is mps but torch finds no such device here"
+    assert str(caught.value) == f"{expected}; use auto or cpu"
+
+
 @pytest.mark.parametrize(("cuda", "why"), [(None, "built without CUDA"), ("13.0", "built for CUDA 13.0; nvidia-smi")])
 def test_a_torch_that_cannot_use_the_gpu_is_said(
     cuda: str | None, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
