@@ -18,7 +18,7 @@ from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
-from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SettingsError, brief
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, PlansError, SettingsError, brief
 from segwright.core.files import DELETE_FOLDER, read_json
 from segwright.core.settings import (
     ExecutionSettings,
@@ -39,12 +39,17 @@ _SOMETIMES_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 
 @dataclass(frozen=True)
 class PlannedConfiguration:
-    """One entry of ``configurations.json``: what the workflow must know of a planned configuration."""
+    """One entry of ``configurations.json``: what the workflow must know of a planned configuration.
+
+    Attributes:
+        problem: why it cannot be trained, and what to do; None if it can.
+    """
 
     name: str
     data_id: str
     previous_stage: str | None
     next_stages: tuple[str, ...]
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class Experiment:
 
         Raises:
             SettingsError: none of the wanted configurations was planned, or one that nnU-Net's planners never make.
+            PlansError: the images are too small to train one of them, or a previous stage.
         """
         wanted = self.pipeline(pipeline).training.configurations
         unknown = [name for name in wanted or () if name not in plan and name not in _SOMETIMES_PLANNED]
@@ -176,6 +182,9 @@ class Experiment:
                 f"pipeline {pipeline}: none of training.configurations {list(wanted or ())} was planned"
                 f" (planned: {', '.join(plan)})"
             )
+        needed = [name for name in plan if name in {*candidates, *_ancestors(candidates, plan)}]
+        if problems := [problem for name in needed if (problem := plan[name].problem)]:
+            raise PlansError("\n".join(problems))
         return candidates
 
     def folds_to_train(
@@ -184,7 +193,7 @@ class Experiment:
         """Folds of one configuration: the requested ones, and every planned one if a candidate cascade builds on it."""
         requested = self.requested_configurations(pipeline, plan)
         folds = self.requested_folds(dataset, pipeline) if configuration in requested else []
-        if configuration in {ancestor for name in requested for ancestor in previous_stages(name, plan)}:
+        if configuration in _ancestors(requested, plan):
             folds = [*self.planned_folds(dataset), *(fold for fold in folds if fold == ALL)]
         return folds
 
@@ -244,6 +253,7 @@ def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfigurati
                 data_id=entry["data_id"],
                 previous_stage=entry["previous_stage"],
                 next_stages=tuple(entry["next_stages"]),
+                problem=entry.get("problem"),
             )
             for name, entry in record["configurations"].items()
         }
@@ -278,6 +288,11 @@ def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list
         chain.append(previous)
         previous = plan[previous].previous_stage
     return chain
+
+
+def _ancestors(names: Iterable[str], plan: Mapping[str, PlannedConfiguration]) -> set[str]:
+    """The previous stages of all of them."""
+    return {ancestor for name in names for ancestor in previous_stages(name, plan)}
 
 
 def candidate_of(summary: Path | str) -> str:

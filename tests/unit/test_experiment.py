@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
+from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
 from segwright.core.files import write_bytes, write_json
 from segwright.core.settings import ExecutionSettings
 from segwright.experiment import (
@@ -159,6 +160,15 @@ def test_a_misspelt_configuration_is_a_mistake(load: Load) -> None:
     experiment = load(training={"configurations": ["2d", "3d_fulres"]})
     with pytest.raises(SettingsError, match=r"names 3d_fulres, which the plans do not have \(planned: 2d, 3d_lowres"):
         experiment.requested_configurations("default", PLAN)
+
+
+def test_what_cannot_be_trained_is_refused_only_where_it_is_needed(load: Load) -> None:
+    plan = {**PLAN, "3d_lowres": replace(PLAN["3d_lowres"], problem="too small")}
+    others = load(training={"configurations": ["2d", "3d_fullres"]})
+    assert others.requested_configurations("default", plan) == ["2d", "3d_fullres"]
+    for wanted in (None, ["3d_lowres"], ["3d_cascade_fullres"]):
+        with pytest.raises(PlansError, match=r"^too small$"):
+            load(training={"configurations": wanted}).requested_configurations("default", plan)
 
 
 def test_a_cascade_needs_every_fold_of_its_previous_stage(load: Load) -> None:

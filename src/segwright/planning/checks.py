@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.errors import PlansError
 from segwright.core.plans import Configuration, Plans
 from segwright.planning.additions import NAME, RESERVED_NAMES
-from segwright.planning.text import sizes
+from segwright.planning.text import millimetres, sizes
 
 
 def check_plans(plans: Plans, channel_names: Sequence[str]) -> None:
@@ -30,6 +31,27 @@ def check_plans(plans: Plans, channel_names: Sequence[str]) -> None:
         _check_channels(configuration, plans, channel_names)
         _check_network(configuration)
         _check_stages(configuration, plans)
+
+
+def training_problem(plans: Plans, name: str) -> str | None:
+    """Why a configuration that v2's planner makes, too, cannot be trained; None if it can.
+
+    Images that are too small to halve get a network of one stage, which is no U-Net. v2 plans it; its trainer then ends
+    with an IndexError. The plans stay as v2 writes them; only who trains this configuration is stopped.
+    """
+    configuration = plans.configuration(name)
+    network = configuration.architecture
+    if network.n_stages > 1 or network.kind not in NETWORK_CLASS_NAMES:  # a plugin's network may be of any depth
+        return None
+    enough = [16] * network.dimensions
+    return (
+        f"{plans.dataset_name}: configuration {name} cannot be trained: its patch of {sizes(configuration.patch_size)} "
+        f"voxels (the median image has {sizes(configuration.median_size_voxels)} at "
+        f"{millimetres(configuration.spacing_mm)}) is too small to be halved even once, which takes 8 voxels along two "
+        f"axes or 12 along one. Let images be padded to a larger patch (planning.overrides: {{{name}: {{patch_size: "
+        f"{enough}}}}}), plan with a finer spacing (planning.spacing_mm), or train other configurations only "
+        "(training.configurations)"
+    )
 
 
 def _check_channels(configuration: Configuration, plans: Plans, channel_names: Sequence[str]) -> None:

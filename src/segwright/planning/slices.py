@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from segwright.core.files import DELETE_FOLDER, write_json, write_text
 from segwright.core.plans import Plans
 from segwright.core.settings import PreprocessingSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan, predict_slice, preprocess_slice, train_slice
+from segwright.planning.checks import training_problem
 from segwright.planning.experiment import channel_names_of
 from segwright.planning.reasons import Reasons
+
+log = logging.getLogger(__name__)
 
 SLICE_KINDS = ("preprocess", "train", "predict")
 
@@ -28,7 +32,8 @@ def write_plan_folder(
     """Write the plans, an overview, the slices and the reasons.
 
     Files: ``plans.json``, ``configurations.json``, ``{configuration}.{preprocess,train,predict}.json``, ``reasons.md``.
-    plans.json keeps v2's key order. Slices of configurations that no longer exist are removed.
+    plans.json keeps v2's key order. A configuration that cannot be trained has a ``problem`` in the overview.
+    Slices of configurations that no longer exist are removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +50,9 @@ def write_plan_folder(
         for kind, content in zip(SLICE_KINDS, slices, strict=True):
             write_json(folder / f"{name}.{kind}.json", content, sealed=DELETE_FOLDER)
         overview[name] = _overview(plans, name, preprocess, predict)
+        if problem := training_problem(plans, name):
+            log.warning("%s", problem)
+            overview[name]["problem"] = problem
     write_json(folder / "configurations.json", {"configurations": overview}, sort_keys=False, sealed=DELETE_FOLDER)
     write_text(folder / "reasons.md", reasons.to_markdown())
     for kind in SLICE_KINDS:

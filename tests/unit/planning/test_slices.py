@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from segwright.core.files import read_json
 from segwright.core.plans import Plans
 from segwright.core.settings import ConfigurationOverride, PlanningSettings, PreprocessingSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan
+from segwright.experiment import read_configurations
 from segwright.planning import make_plans, write_plan_folder
 
 MakeInputs = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
@@ -85,3 +88,51 @@ def test_intensities_stand_in_the_slice_only_where_they_are_used(make_inputs: Ma
     write(make_inputs, tmp_path, {"channels": ("MRI", "CT")})
     intensities = json.loads((tmp_path / "2d.preprocess.json").read_text())["intensities"]
     assert intensities[0] is None and intensities[1]["std"] == 1.0
+
+
+@pytest.mark.parametrize("planner", ["default", "resenc_l"])
+def test_images_too_small_for_a_network_are_named(
+    make_inputs: MakeInputs, tmp_path: Path, planner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plans themselves stay v2's, which plans a network of one stage."""
+    write(make_inputs, tmp_path, {"shape": (6, 7, 5)}, planner=planner)
+    plans = Plans.from_json(read_json(tmp_path / "plans.json"))
+    assert {plans.configuration(name).architecture.n_stages for name in ("2d", "3d_fullres")} == {1}
+    problem = read_configurations(tmp_path)["3d_fullres"].problem
+    assert problem == (
+        "Dataset003_Liver: configuration 3d_fullres cannot be trained: its patch of 6x7x5 voxels (the median image has"
+        " 6x7x5 at 1 x 1 x 1 mm) is too small to be halved even once, which takes 8 voxels along two axes or 12 along"
+        " one. Let images be padded to a larger patch (planning.overrides: {3d_fullres: {patch_size: [16, 16, 16]}}),"
+        " plan with a finer spacing (planning.spacing_mm), or train other configurations only (training.configurations)"
+    )
+    assert problem in caplog.messages and len(caplog.messages) == 2  # and that of 2d
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "settings", "untrained"),
+    [
+        ((40, 7, 7), (1, 1, 1), {}, {"2d"}),
+        ((8, 8, 8), (1, 1, 1), {}, set()),
+        ((11, 7, 7), (1, 1, 1), {}, {"2d", "3d_fullres"}),
+        ((6, 7, 5), (1, 1, 1), {"spacing_mm": (0.5, 0.5, 0.5)}, set()),
+        (
+            (6, 7, 5), (9, 3, 1),
+            {"overrides": {
+                "2d": ConfigurationOverride(patch_size=(16, 16)),
+                "3d_fullres": ConfigurationOverride(patch_size=(16, 16, 16)),
+            }},
+            set(),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_to_help_does(
+    make_inputs: MakeInputs,
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    settings: dict[str, Any],
+    untrained: set[str],
+) -> None:
+    write(make_inputs, tmp_path, {"shape": shape, "spacing": spacing}, **settings)
+    planned = read_configurations(tmp_path)
+    assert {name for name, entry in planned.items() if entry.problem} == untrained and "3d_fullres" in planned
