@@ -23,11 +23,8 @@ PARTITIONS = ("whole", "deadline", "cancel", "crash", "interrupt", "local", "sig
 Make = Callable[..., SlurmProject]
 
 
-def test_layout() -> Layout:
+def cluster_layout() -> Layout:
     return Layout(dict.fromkeys(PARTITIONS, 2), cgroups=cgroups_available())
-
-
-test_layout.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +32,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster of `make test-slurm`, or one of our own; it is an error when it does not start."""
     running = os.environ.get(CLUSTER_VARIABLE)
     if running:
-        yield Cluster(Path(running), test_layout())
+        yield Cluster(Path(running), cluster_layout())
         return
-    with running_cluster(tmp_path_factory.mktemp("cluster"), test_layout()) as own:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), cluster_layout()) as own:
         yield own
 
 

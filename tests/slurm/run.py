@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.slurm.cluster import running_cluster
-from tests.slurm.conftest import CLUSTER_VARIABLE, test_layout
+from tests.slurm.conftest import CLUSTER_VARIABLE, cluster_layout
 from tests.slurm.packages import CannotStart
 
 TESTS_AT_ONCE = 8
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="segwright-slurm-"))
     try:
-        with running_cluster(folder, test_layout()) as cluster:
+        with running_cluster(folder, cluster_layout()) as cluster:
             kind = "control groups" if cluster.layout.cgroups else "no control groups: memory is only booked"
             print(f"SLURM is up after {time.monotonic() - started:.0f} s ({kind})", flush=True)
             command = [

@@ -69,7 +69,11 @@ def test_what_is_there_or_may_come_is_accepted(tmp_path: Path) -> None:
     plugin, table = tmp_path / "mine.py", tmp_path / "cases.tsv"
     plugin.touch()
     table.touch()
-    require_what_is_named(load_settings({"plugins": [str(plugin)], "training": {"loss": "focal"}}))
+    with_plugin = load_settings({"plugins": [str(plugin)], "training": {"loss": "focal"}})
+    require_what_is_named(with_plugin)
+    plugin.unlink()
+    with pytest.raises(SettingsError, match=r"plugins: there is no file .*mine\.py"):
+        require_what_is_named(with_plugin)
     require_what_is_named(
         load_settings({"training": {"initial_model": "results/A/default/2d/fold_0/model.safetensors"}})
     )
