@@ -6,7 +6,7 @@ with a few bytes.
 Workers are started as plain programs, not through :mod:`multiprocessing`: the user's main module is not imported again,
 a signal to the whole job (SIGTERM before a time limit) leaves them alone while the parent finishes its step, and their
 exit status is the parent's to read. A worker ends when its connection to the parent does, so also when the parent is
-killed. They need no torch: starting one costs about 0.6 CPU seconds and 100 MiB, not 1.7 and 330.
+killed. They need no torch: starting one costs about 0.3 CPU seconds and 40 MiB, not 1.7 and 330.
 
 Against batchgenerators 0.25.5's MultiThreadedAugmenter on the same samples (two workers on two busy cores, two runs of
 20 x 2 patches of 128^3 and 60 x 9 of 40x56x40, start included): CPU per large patch 76-78 ms here, 83-96 ms there,

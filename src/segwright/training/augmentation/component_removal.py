@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from segwright.training.augmentation.draws import fires
 
@@ -24,6 +23,8 @@ class ComponentRemoval:
 
     def __call__(self, one_hot: np.ndarray) -> np.ndarray:
         """(labels, *spatial) float32 of 0 and 1. The removed voxels belong to no other label afterwards."""
+        from scipy import ndimage  # in cascades only; without it a worker starts in 0.15 CPU seconds less
+
         result = one_hot.copy()
         for channel, position in self.picks:
             mask = result[channel] > 0

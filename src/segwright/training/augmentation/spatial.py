@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segwright.training.augmentation.interpolation import OUTSIDE_LABEL, sample_image, sample_labels
+from segwright.training.augmentation.interpolation import OUTSIDE_LABEL, sample
 from segwright.training.augmentation.ranges import rotation_matrix
 
 
@@ -97,12 +97,11 @@ class Spatial:
         offset = (np.asarray(window_shape) - 1) / 2 - matrix @ half_patch
         reach = np.abs(matrix) @ half_patch
         centre = (np.asarray(window_shape) - 1) / 2
-        # Every cell a sampling point lies in, but nothing beyond the window: both interpolations know what is there.
+        # Every cell a sampling point lies in, but nothing beyond the window: the interpolation knows what is there.
         lower = [max(0, math.floor(c - r)) for c, r in zip(centre, reach, strict=True)]
         upper = [min(n, math.floor(c + r) + 2) for c, r, n in zip(centre, reach, window_shape, strict=True)]
         image, labels = window.read(lower, upper)
-        offset = offset - lower
-        return sample_image(image, matrix, offset, patch_size), sample_labels(labels, matrix, offset, patch_size)
+        return sample(image, labels, matrix, offset - lower, patch_size)
 
 
 @dataclass(frozen=True)
