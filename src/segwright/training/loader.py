@@ -25,7 +25,7 @@ from segwright.training.sampling import CaseWindow, draw_start, must_show_foregr
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore, StoredCase
 
-__all__ = ["Batch", "BatchLayout", "BatchSource", "Filled", "PreviousStageMaps", "Source", "mirror_axes"]
+__all__ = ["Batch", "BatchLayout", "BatchSource", "CaseSource", "Filled", "PreviousStageMaps", "Source", "mirror_axes"]
 
 _OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
 _TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
@@ -101,14 +101,15 @@ class Source(Protocol[MadeBatch]):
         """The batch in that memory, of which the first ``used_bytes`` are enough; it shares them."""
 
 
-class BatchSource:
-    """Samples of stored cases, augmented if ``training``.
+class CaseSource:
+    """Where the samples of stored cases lie; what is made of them is a subclass's matter.
 
     Args:
         index: index.json of the preprocessed store.
         case_ids: the cases to draw from, uniformly and with replacement (method 5.1).
         settings: resolved training settings.
         next_stage: for a cascade, next_stage.json of the previous stage: its label maps on this configuration's grid.
+        training: whether samples are augmented.
         plugins: files that register the augmentation preset, imported where batches are made.
 
     Raises:
@@ -141,42 +142,8 @@ class BatchSource:
         return {**self.__dict__, "_open_here": None}  # open files and registered plugins belong to one process
 
     @property
-    def layout(self) -> BatchLayout:
-        pipeline, plan = self.pipeline, self.plan
-        target_channels = 1 if pipeline.regions is None else len(pipeline.regions)
-        return BatchLayout(
-            (plan.batch_size, plan.num_input_channels, *plan.patch_size),
-            tuple((plan.batch_size, target_channels, *shape) for shape in pipeline.target_shapes),
-            _TARGET_LABELS if pipeline.regions is None else _TARGET_REGIONS,
-        )
-
-    @property
     def pipeline(self) -> SamplePipeline:
         return self._opened.pipeline
-
-    @property
-    def slot_bytes(self) -> int:
-        return self.layout.size_bytes
-
-    def make(self, epoch: int, step: int) -> Batch:
-        """The batch of this epoch and step, in new memory."""
-        memory = np.empty(self.slot_bytes, np.uint8)
-        return self.batch(memory, self.fill(epoch, step, memory))
-
-    def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
-        """Augmented images, then targets, as the :attr:`layout` has them."""
-        layout, case_ids = self.layout, []
-        images, targets = layout.views(memory)
-        for sample, (case_id, window, rng) in enumerate(self.windows(epoch, step, announce)):
-            image, sample_targets = self.pipeline(window, rng)
-            images[sample] = image
-            for target, values in zip(targets, sample_targets, strict=True):
-                target[sample] = values
-            case_ids.append(case_id)
-        return Filled(tuple(case_ids), layout.size_bytes)
-
-    def batch(self, memory: np.ndarray, filled: Filled) -> Batch:
-        return Batch(*self.layout.views(memory), filled.case_ids)
 
     def windows(
         self, epoch: int, step: int, announce: Callable[[str], None] | None = None
@@ -219,10 +186,48 @@ class BatchSource:
         return self._open_here
 
 
+class BatchSource(CaseSource):
+    """Batches of stored cases, augmented if ``training``."""
+
+    @property
+    def layout(self) -> BatchLayout:
+        pipeline, plan = self.pipeline, self.plan
+        target_channels = 1 if pipeline.regions is None else len(pipeline.regions)
+        return BatchLayout(
+            (plan.batch_size, plan.num_input_channels, *plan.patch_size),
+            tuple((plan.batch_size, target_channels, *shape) for shape in pipeline.target_shapes),
+            _TARGET_LABELS if pipeline.regions is None else _TARGET_REGIONS,
+        )
+
+    @property
+    def slot_bytes(self) -> int:
+        return self.layout.size_bytes
+
+    def make(self, epoch: int, step: int) -> Batch:
+        """The batch of this epoch and step, in new memory."""
+        memory = np.empty(self.slot_bytes, np.uint8)
+        return self.batch(memory, self.fill(epoch, step, memory))
+
+    def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
+        """Augmented images, then targets, as the :attr:`layout` has them."""
+        layout, case_ids = self.layout, []
+        images, targets = layout.views(memory)
+        for sample, (case_id, window, rng) in enumerate(self.windows(epoch, step, announce)):
+            image, sample_targets = self.pipeline(window, rng)
+            images[sample] = image
+            for target, values in zip(targets, sample_targets, strict=True):
+                target[sample] = values
+            case_ids.append(case_id)
+        return Filled(tuple(case_ids), layout.size_bytes)
+
+    def batch(self, memory: np.ndarray, filled: Filled) -> Batch:
+        return Batch(*self.layout.views(memory), filled.case_ids)
+
+
 class _OpenFiles:
     """What a source holds in the process that makes its batches: the pipeline and recently used cases."""
 
-    def __init__(self, source: BatchSource) -> None:
+    def __init__(self, source: CaseSource) -> None:
         from segwright.preprocessing.store import PreprocessedStore
 
         load_plugins(source.plugins)

@@ -17,7 +17,7 @@ OUTSIDE_LABEL = -1
 """What a label map holds where there is no image (method 5.3, 6.2)."""
 
 _BLOCK_POINTS = 1 << 16  # points handled at a time: the coordinates of a block stay in the processor's cache
-_SCORE_OF_ONE = np.float32(1000)  # v2 compares scores of this scale in half precision; decides which near ties are ties
+SCORE_OF_ONE = np.float32(1000)  # v2 compares scores of this scale in half precision; decides which near ties are ties
 
 
 def sample_image(
@@ -147,7 +147,7 @@ def _strongest_labels(labels: np.ndarray, points: list[np.ndarray]) -> np.ndarra
     for corner in np.ndindex(*(2,) * labels.ndim):
         step = sum(bit * stride for bit, stride in zip(corner, strides, strict=True))
         corners.append(np.take(labels.ravel(), base + step))
-        weight = _SCORE_OF_ONE
+        weight = SCORE_OF_ONE
         for bit, axis_share in zip(corner, share, strict=True):
             weight = weight * (axis_share if bit else np.float32(1) - axis_share)
         weights.append(weight)
