@@ -13,7 +13,9 @@ from math import prod
 
 import numpy as np
 
+from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.pipeline import SampleDraw
+from segwright.training.augmentation.ranges import spatial_ranges
 from segwright.training.augmentation.spatial import WindowPart
 from segwright.training.loader import CaseSource, Filled
 
@@ -78,6 +80,17 @@ class PartSource(CaseSource):
         image = np.ndarray((channels, *part.edges), np.float32, memory, position)  # type: ignore[arg-type]
         labels = np.ndarray((1, *part.edges), np.int16, memory, position + image_bytes)  # type: ignore[arg-type]
         return image, labels, position + image_bytes + label_bytes
+
+
+def more_memory_mb(plan: TrainPlan, workers: int) -> int:
+    """What slots for loader patches take beyond slots for patches: one a worker, two ready, two in the parent.
+
+    A cascade, which the workers augment, needs nothing more.
+    """
+    if plan.previous_stage is not None:
+        return 0
+    voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size) - prod(plan.patch_size)
+    return (workers + 4) * plan.batch_size * voxels * (4 * plan.num_channels + 2) // 1_000_000
 
 
 def _sizes_bytes(channels: int, edges: tuple[int, ...]) -> tuple[int, int]:

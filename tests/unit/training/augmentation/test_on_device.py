@@ -27,7 +27,7 @@ from segwright.training.augmentation.on_device import spatial
 from segwright.training.augmentation.on_device.batches import augment
 from segwright.training.augmentation.on_device.dispatch import device_version, on_device, require_device_versions
 from segwright.training.augmentation.pipeline import Augmentation, SamplePipeline, build_pipeline
-from segwright.training.augmentation.spatial import ArrayWindow, RandomSpatial, Spatial
+from segwright.training.augmentation.spatial import ArrayWindow, RandomSpatial, Spatial, WindowPart
 from segwright.training.parts import DrawnSample
 
 CPU = torch.device("cpu")
@@ -158,6 +158,16 @@ def test_turning_and_zooming(name: str, small_blocks: bool, monkeypatch: pytest.
         at = np.nonzero(different[0])
         chosen = [scores[(1 + maps[0][at].astype(np.intp), *at)] for maps in (got_labels.numpy(), expected_labels)]
         assert (np.abs(chosen[0] - chosen[1]) <= NEAR_TIE).all()
+
+
+def test_scores_are_equal_in_half_precision() -> None:
+    """Label 2, at two corners, scores 444.45 and the nearest voxel's label 444.43: as in v2 the nearest wins."""
+    labels = np.array([[[1, 2], [2, 3]]], np.int16)
+    for beyond, winner in ((1e-5, 1), (1e-3, 2)):
+        part = WindowPart((0, 0), (2, 2), (1, 1), np.eye(2), (1 / 3 + beyond,) * 2)
+        image = torch.from_numpy(noise(1, 2, 2))
+        assert part(image.numpy(), labels)[1].item() == winner
+        assert on_device(part, image, torch.from_numpy(labels))[1].item() == winner
 
 
 REGIONS = Labels.from_json(
