@@ -27,7 +27,7 @@ from segwright.training.augmentation.on_device import spatial
 from segwright.training.augmentation.on_device.batches import augment
 from segwright.training.augmentation.on_device.dispatch import device_version, on_device, require_device_versions
 from segwright.training.augmentation.pipeline import Augmentation, SamplePipeline, build_pipeline
-from segwright.training.augmentation.spatial import ArrayWindow, RandomSpatial, Spatial, WindowPart
+from segwright.training.augmentation.spatial import ArrayWindow, RandomSpatial, Spatial, Window, WindowPart
 from segwright.training.parts import DrawnSample
 
 CPU = torch.device("cpu")
@@ -269,6 +269,18 @@ class Always:
         return self.twin
 
 
+class Bent(Spatial):
+    """A plugin's twin that samples in a way of its own."""
+
+    def sample(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(array[:, ::-1] for array in super().sample(window))  # type: ignore[return-value]
+
+
+class RandomBent(RandomSpatial):
+    def draw(self, rng: np.random.Generator) -> Spatial:
+        return Bent(self.patch_size)
+
+
 def test_a_twin_without_a_version_for_tensors_is_refused_before_training() -> None:
     pipeline = build_pipeline(PLANS["3-D"], SETTINGS, training=True)
     require_device_versions(pipeline, 2)
@@ -279,6 +291,9 @@ def test_a_twin_without_a_version_for_tensors_is_refused_before_training() -> No
         require_device_versions(mine, 2)
     with pytest.raises(SettingsError, match=r"of the augmentation Softer can only"):
         on_device(Softer((1.0,), False), torch.zeros(1, 2, 2))
+    bent = replace(pipeline, augmentation=Augmentation(spatial=RandomBent((16, 20, 16), 0.1)))
+    with pytest.raises(SettingsError, match=r"of the augmentation Bent can only"):
+        require_device_versions(bent, 2)
     rare = RandomSpatial((16, 20, 16), 0.1, rotation_probability=0.0, scaling_probability=0.0)
     require_device_versions(replace(pipeline, augmentation=Augmentation(spatial=rare)), 2)
 

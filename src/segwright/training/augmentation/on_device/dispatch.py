@@ -10,6 +10,7 @@ import numpy as np
 
 from segwright.core.errors import SettingsError
 from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline
+from segwright.training.augmentation.spatial import Spatial
 
 _TRIAL_DRAWS = 2000  # a transform that fires once in 200 samples stays unseen with a chance of 4e-5
 
@@ -44,15 +45,19 @@ def require_device_versions(pipeline: SamplePipeline, num_channels: int) -> None
     rng = np.random.default_rng(0)
     missing: dict[str, Any] = {}
     for _ in range(_TRIAL_DRAWS):
-        for twin in _twins(pipeline, pipeline.draw(rng, num_channels)):
-            if type(twin) not in device_version.registry:
+        draw = pipeline.draw(rng, num_channels)
+        for twin in _twins(pipeline, draw):
+            if twin is draw.spatial or type(twin) not in device_version.registry:
                 missing.setdefault(_name(twin), twin)
     if missing:
         raise SettingsError(_refusal(missing.values()))
 
 
 def _twins(pipeline: SamplePipeline, draw: SampleDraw) -> tuple[Any, ...]:
-    return (draw.spatial.part(pipeline.loader_patch_size), *draw.intensity, draw.mirror)
+    """What is to be computed: of a spatial twin its part of the window, unless it samples in a way of its own."""
+    is_built_in = type(draw.spatial).sample is Spatial.sample
+    spatial = draw.spatial.part(pipeline.loader_patch_size) if is_built_in else draw.spatial
+    return (spatial, *draw.intensity, draw.mirror)
 
 
 def _refusal(twins: Iterable[Any]) -> str:
