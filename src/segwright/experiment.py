@@ -219,6 +219,8 @@ class Experiment:
         settings = to_plain(self.pipeline(pipeline).training.resolved())
         if settings["on_divergence"] == "stop":
             del settings["on_divergence"]  # as before there was this choice, so that older trainings still fit
+        if settings["augment_on"] == "workers":
+            del settings["augment_on"]  # likewise
         return {key: value for key, value in settings.items() if key not in _NOT_IN_TRAINING_PARAMS}
 
     def prediction_params(self, pipeline: str) -> dict[str, Any]:

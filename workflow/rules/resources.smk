@@ -2,6 +2,8 @@
 
 import time
 
+from segwright.core.slices import TrainPlan, read_slice
+from segwright.experiment import loader_workers
 from segwright.training.memory_limit import raised_memory_mb
 
 STARTED = time.time()
@@ -42,11 +44,18 @@ def preprocessing_memory_mb(wildcards, input, threads):
     return SNAKEMAKE_MB + batch_memory_mb(read_json(records), preprocess_slice(wildcards), threads)
 
 
-def training_memory_mb(wildcards, attempt):
-    """As set; twice as much after every attempt that ran out of it, never because of the number of attempts alone."""
+def training_memory_mb(wildcards, input, threads, attempt):
+    """As set, and what larger slots of the loader take; twice as much after every attempt that ran out of it, never
+    because of the number of attempts alone."""
+    asked_mb = EXECUTION.train_mem_mb
+    if EXPERIMENT.pipeline(wildcards.pipeline).training.augment_on == "device" and Path(str(input.plan)).is_file():
+        from segwright.training.parts import more_memory_mb
+
+        workers = loader_workers(EXECUTION, threads, "cpu" if CPU_ONLY else "cuda")
+        asked_mb += more_memory_mb(read_slice(str(input.plan), TrainPlan), workers)
     folder = getattr(workflow.executor_settings, "logdir", None) or ".snakemake/slurm_logs"
     fold = f"{wildcards.dataset}_{wildcards.pipeline}_{wildcards.configuration}_{wildcards.fold}"
-    return raised_memory_mb(EXECUTION.train_mem_mb, Path(folder) / "rule_train_fold" / fold, STARTED)
+    return raised_memory_mb(asked_mb, Path(folder) / "rule_train_fold" / fold, STARTED)
 
 
 def prediction_memory_mb(wildcards, attempt):

@@ -138,6 +138,11 @@ class TrainingSettings:
     foreground_share: float = option(0.33, "share of a batch that must show foreground", minimum=0, maximum=1)
     probabilistic_oversampling: bool = option(False, "draw each sample's foreground by chance instead of by position")
     augmentation: str = option("default", "default (v2), none, or a plugin's preset", built_in=("default", "none"))
+    augment_on: Literal["workers", "device"] = option(
+        "workers",
+        "who augments training patches. workers: the processes that load them; device: those only read, and the GPU "
+        "augments, for machines with few CPU cores a GPU (a cascade's patches are always augmented by workers)",
+    )
     mirroring: bool = option(True, "flip patches in training, and images at prediction")
     deep_supervision: bool = option(True, "losses at every decoder resolution but the lowest")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option("auto", "auto: fp16 on CUDA, else fp32")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
 
 from segwright.core.files import json_digest, read_json
 from segwright.core.progress import progress
@@ -15,6 +18,9 @@ from segwright.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore
+
+
+log = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
@@ -43,7 +49,11 @@ class TrainingData:
 def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingData:
     """Stored cases through the loader: the data of a real training."""
     from segwright.preprocessing.store import PreprocessedStore
+    from segwright.training.augmentation.on_device.batches import AugmentedBatches
+    from segwright.training.augmentation.on_device.dispatch import require_device_versions
+    from segwright.training.augmentation.pipeline import build_pipeline
     from segwright.training.loader import BatchSource, mirror_axes
+    from segwright.training.parts import PartSource
     from segwright.training.workers import BatchLoader
 
     store = PreprocessedStore(request.index)
@@ -56,20 +66,24 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
         maps = _maps_of(request, read_json(request.next_stage))
         identity["previous_stage"] = json_digest({case_id: maps.get(case_id, {}).get("digest") for case_id in cases})
 
+    on_device = augments_on_device(request, settings)
+    pipeline = build_pipeline(request.plan, settings, training=True)
+    if on_device:
+        require_device_versions(pipeline, request.plan.num_channels)
+
     def loader(training: bool) -> Batches:
-        require_intact(store, request.fold.train if training else request.fold.val, request.workers + 1)
-        source = BatchSource(
-            index=request.index,
-            case_ids=request.fold.train if training else request.fold.val,
-            plan=request.plan,
-            settings=settings,
-            training=training,
-            next_stage=request.next_stage,
-            plugins=request.plugins,
-        )
+        cases = request.fold.train if training else request.fold.val
+        require_intact(store, cases, request.workers + 1)
+        made: dict[str, Any] = {
+            "index": request.index, "case_ids": cases, "plan": request.plan, "settings": settings,
+            "training": training, "next_stage": request.next_stage, "plugins": request.plugins,
+        }  # fmt: skip
         # validation batches are not augmented and few: a quarter of the workers keeps up
         workers = request.workers if training else min(request.workers, max(1, request.workers // 4))
-        return BatchLoader(source, workers)
+        if training and on_device:
+            drawn = BatchLoader(PartSource(**made), workers)
+            return AugmentedBatches(drawn, pipeline, torch.device(request.device))
+        return BatchLoader(BatchSource(**made), workers)
 
     return TrainingData(
         identity=identity,
@@ -77,6 +91,18 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
         training=lambda: loader(True),
         validation=(lambda: loader(False)) if request.fold.val else None,
     )
+
+
+def augments_on_device(request: TrainingRequest, settings: TrainingSettings) -> bool:
+    """Whether training batches are augmented where the network trains.
+
+    A cascade's are not, whatever the setting: its transforms look for connected components, which no device does well.
+    """
+    if settings.augment_on == "device" and request.plan.previous_stage is not None:
+        log.info("%s: training.augment_on: device is not for cascades; the loader's processes augment",
+                 request.plan.configuration)  # fmt: skip
+        return False
+    return settings.augment_on == "device"
 
 
 def require_intact(store: PreprocessedStore, case_ids: Sequence[str], threads: int) -> None:

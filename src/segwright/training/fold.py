@@ -90,6 +90,8 @@ def training_identity(
     settings = {name: v for name, v in to_plain(request.settings).items() if name not in _WITHOUT_EFFECT}
     if request.settings.on_divergence == "stop":
         del settings["on_divergence"]  # as before there was this choice, so that older states still fit
+    if request.settings.augment_on == "workers":
+        del settings["augment_on"]  # likewise
     initial = request.initial_weights
     return {
         "train_slice": json_digest(request.plan.to_json()),

@@ -7,10 +7,10 @@ many workers there are. So a training that was interrupted sees the same batches
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from segwright.core.files import file_digest, read_json
 from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
-from segwright.training.augmentation.pipeline import SamplePipeline, build_pipeline, mirror_axes
+from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline, build_pipeline, mirror_axes
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
 
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore, StoredCase
 
-__all__ = ["Batch", "BatchLayout", "BatchSource", "PreviousStageMaps", "Source", "mirror_axes"]
+__all__ = ["Batch", "BatchLayout", "BatchSource", "CaseSource", "Filled", "PreviousStageMaps", "Source", "mirror_axes"]
 
 _OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
 _TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """Shapes and types of every batch of a source, so that workers can fill memory the parent owns."""
+    """Shapes and types of every batch of a source."""
 
     image_shape: tuple[int, ...]
     target_shapes: tuple[tuple[int, ...], ...]
@@ -70,31 +70,46 @@ class BatchLayout:
         return images, targets
 
 
-class Source(Protocol):
-    """What makes batches. Must be picklable; workers get a copy."""
+@dataclass(frozen=True)
+class Filled:
+    """What is told of a batch that was written into memory.
+
+    Attributes:
+        used_bytes: how much of the memory it takes, from its beginning.
+        draws: how each sample is to be augmented, where that is not done yet.
+    """
+
+    case_ids: tuple[str, ...]
+    used_bytes: int
+    draws: tuple[SampleDraw, ...] = ()
+
+
+MadeBatch = TypeVar("MadeBatch", covariant=True)
+
+
+class Source(Protocol[MadeBatch]):
+    """What makes batches. Must be picklable; workers get a copy, and write into memory that the parent reads."""
 
     @property
-    def layout(self) -> BatchLayout: ...
+    def slot_bytes(self) -> int:
+        """The most memory a batch takes."""
 
-    def fill(
-        self,
-        epoch: int,
-        step: int,
-        images: np.ndarray,
-        targets: Sequence[np.ndarray],
-        announce: Callable[[str], None] | None = None,
-    ) -> tuple[str, ...]:
-        """Write a batch into the arrays and return its case ids; ``announce`` hears of each case before it is read."""
+    def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
+        """Write a batch into memory (``slot_bytes`` uint8); ``announce`` hears of each case before it is read."""
+
+    def batch(self, memory: np.ndarray, filled: Filled) -> MadeBatch:
+        """The batch in that memory, of which the first ``used_bytes`` are enough; it shares them."""
 
 
-class BatchSource:
-    """Samples of stored cases, augmented if ``training``.
+class CaseSource:
+    """Where the samples of stored cases lie; what is made of them is a subclass's matter.
 
     Args:
         index: index.json of the preprocessed store.
         case_ids: the cases to draw from, uniformly and with replacement (method 5.1).
         settings: resolved training settings.
         next_stage: for a cascade, next_stage.json of the previous stage: its label maps on this configuration's grid.
+        training: whether samples are augmented.
         plugins: files that register the augmentation preset, imported where batches are made.
 
     Raises:
@@ -127,43 +142,19 @@ class BatchSource:
         return {**self.__dict__, "_open_here": None}  # open files and registered plugins belong to one process
 
     @property
-    def layout(self) -> BatchLayout:
-        pipeline, plan = self._opened.pipeline, self.plan
-        target_channels = 1 if pipeline.regions is None else len(pipeline.regions)
-        return BatchLayout(
-            (plan.batch_size, plan.num_input_channels, *plan.patch_size),
-            tuple((plan.batch_size, target_channels, *shape) for shape in pipeline.target_shapes),
-            _TARGET_LABELS if pipeline.regions is None else _TARGET_REGIONS,
-        )
+    def pipeline(self) -> SamplePipeline:
+        return self._opened.pipeline
 
-    def make(self, epoch: int, step: int) -> Batch:
-        """The batch of this epoch and step, in new arrays."""
-        layout = self.layout
-        images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
-        return Batch(images, targets, self.fill(epoch, step, images, targets))
-
-    def fill(
-        self,
-        epoch: int,
-        step: int,
-        images: np.ndarray,
-        targets: Sequence[np.ndarray],
-        announce: Callable[[str], None] | None = None,
-    ) -> tuple[str, ...]:
-        """As :meth:`make`, into given arrays of the :attr:`layout`."""
-        chosen = []
+    def windows(
+        self, epoch: int, step: int, announce: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[str, CaseWindow, np.random.Generator]]:
+        """Of each sample the case, the window it is taken from, and the generator of its further draws."""
         for sample in range(self.plan.batch_size):
             rng = sample_generator(self.settings.seed, epoch, step, sample, self.training)
             case_id = self.case_ids[int(rng.integers(len(self.case_ids)))]
             if announce is not None:
                 announce(case_id)
-            window = self._window(case_id, sample, rng)
-            image, sample_targets = self._opened.pipeline(window, rng)
-            images[sample] = image
-            for target, values in zip(targets, sample_targets, strict=True):
-                target[sample] = values
-            chosen.append(case_id)
-        return tuple(chosen)
+            yield case_id, self._window(case_id, sample, rng), rng
 
     def _window(self, case_id: str, sample: int, rng: np.random.Generator) -> CaseWindow:
         plan, settings = self.plan, self.settings
@@ -173,7 +164,7 @@ class BatchSource:
         else:
             foreground = must_show_foreground(sample, plan.batch_size, settings.foreground_share)
         flat = (1,) if plan.is_2d else ()
-        loader_patch = (*flat, *self._opened.pipeline.loader_patch_size)
+        loader_patch = (*flat, *self.pipeline.loader_patch_size)
         start = draw_start(
             rng,
             case.image_czyx.shape[1:],
@@ -195,10 +186,48 @@ class BatchSource:
         return self._open_here
 
 
+class BatchSource(CaseSource):
+    """Batches of stored cases, augmented if ``training``."""
+
+    @property
+    def layout(self) -> BatchLayout:
+        pipeline, plan = self.pipeline, self.plan
+        target_channels = 1 if pipeline.regions is None else len(pipeline.regions)
+        return BatchLayout(
+            (plan.batch_size, plan.num_input_channels, *plan.patch_size),
+            tuple((plan.batch_size, target_channels, *shape) for shape in pipeline.target_shapes),
+            _TARGET_LABELS if pipeline.regions is None else _TARGET_REGIONS,
+        )
+
+    @property
+    def slot_bytes(self) -> int:
+        return self.layout.size_bytes
+
+    def make(self, epoch: int, step: int) -> Batch:
+        """The batch of this epoch and step, in new memory."""
+        memory = np.empty(self.slot_bytes, np.uint8)
+        return self.batch(memory, self.fill(epoch, step, memory))
+
+    def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
+        """Augmented images, then targets, as the :attr:`layout` has them."""
+        layout, case_ids = self.layout, []
+        images, targets = layout.views(memory)
+        for sample, (case_id, window, rng) in enumerate(self.windows(epoch, step, announce)):
+            image, sample_targets = self.pipeline(window, rng)
+            images[sample] = image
+            for target, values in zip(targets, sample_targets, strict=True):
+                target[sample] = values
+            case_ids.append(case_id)
+        return Filled(tuple(case_ids), layout.size_bytes)
+
+    def batch(self, memory: np.ndarray, filled: Filled) -> Batch:
+        return Batch(*self.layout.views(memory), filled.case_ids)
+
+
 class _OpenFiles:
     """What a source holds in the process that makes its batches: the pipeline and recently used cases."""
 
-    def __init__(self, source: BatchSource) -> None:
+    def __init__(self, source: CaseSource) -> None:
         from segwright.preprocessing.store import PreprocessedStore
 
         load_plugins(source.plugins)

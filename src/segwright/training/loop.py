@@ -24,12 +24,12 @@ class Diverged(TrainingError):
 
 
 class BatchLike(Protocol):
-    """What a step needs of a batch; see ``training.loader.Batch``."""
+    """What a step needs of a batch; see ``training.loader.Batch``. Tensors are on the device already."""
 
     @property
-    def images(self) -> np.ndarray: ...
+    def images(self) -> np.ndarray | Tensor: ...
     @property
-    def targets(self) -> Sequence[np.ndarray]: ...
+    def targets(self) -> Sequence[np.ndarray] | Sequence[Tensor]: ...
     @property
     def case_ids(self) -> tuple[str, ...]: ...
 
@@ -161,8 +161,12 @@ def validation_steps(network: Callable[..., Any], batches: Iterable[BatchLike], 
 
 
 def batch_to_device(batch: BatchLike, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-    """The batch's arrays as tensors on ``device``; on the CPU they share the arrays' memory."""
-    return to_device(batch.images, device), [to_device(target, device) for target in batch.targets]
+    """The batch as tensors on ``device``; on the CPU they share the arrays' memory."""
+
+    def there(values: np.ndarray | Tensor) -> Tensor:
+        return values if isinstance(values, Tensor) else to_device(values, device)
+
+    return there(batch.images), [there(target) for target in batch.targets]
 
 
 def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -205,8 +209,9 @@ def _finite_loss(step: int, batch: BatchLike, seen: OnTheWay) -> float:
 
 def describe(batch: BatchLike) -> str:
     """Cases, per-sample intensity statistics and labels of a batch, for an error message."""
+    images, target = (torch.as_tensor(values).cpu().numpy() for values in (batch.images, batch.targets[0]))
     samples = []
-    for case_id, image in zip(batch.case_ids, batch.images, strict=True):
+    for case_id, image in zip(batch.case_ids, images, strict=True):
         finite = np.isfinite(image)
         bad = int(image.size - finite.sum())
         known = image[finite] if finite.any() else np.zeros(1)
@@ -214,5 +219,5 @@ def describe(batch: BatchLike) -> str:
             f"{case_id}: {bad} of {image.size} voxels not finite, "
             f"min {known.min():.4g}, mean {known.mean():.4g}, max {known.max():.4g}"
         )
-    labels = np.unique(batch.targets[0]).tolist()[:20]
+    labels = np.unique(target).tolist()[:20]
     return f"with the cases [{'; '.join(samples)}] and target values {labels}"

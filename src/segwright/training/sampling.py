@@ -95,6 +95,10 @@ class CaseWindow:
     flat: bool = False
 
     @property
+    def channels(self) -> int:
+        return len(self.image)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.edges[1:] if self.flat else self.edges
 

@@ -33,12 +33,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Generic
 
 import numpy as np
 
 from segwright.core.errors import SegwrightError, TrainingError
-from segwright.training.loader import Batch, Source
+from segwright.training.loader import Filled, MadeBatch, Source
 from segwright.training.shared_memory import SharedMemory
 from segwright.training.worker_death import activity, explain_error, explain_exit, oom_kills
 
@@ -53,7 +53,7 @@ _PARENT_CHECK_S = 1.0
 _IDLE_CPU_SHARE = 0.01  # a worker that used less than this share of a core did nothing
 
 
-class BatchLoader:
+class BatchLoader(Generic[MadeBatch]):
     """Delivers the batches of a source in order, made by worker processes ahead of time.
 
     Args:
@@ -64,26 +64,24 @@ class BatchLoader:
         TrainingError: a worker failed, died or hangs; the message names the case and the cause.
     """
 
-    def __init__(self, source: Source, workers: int, stall_timeout_s: float = 600.0) -> None:
+    def __init__(self, source: Source[MadeBatch], workers: int, stall_timeout_s: float = 600.0) -> None:
         self._source = source
         self._pool = WorkerPool(source, workers, stall_timeout_s) if workers > 0 else None
 
-    def epoch(self, epoch: int, steps: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, steps: int) -> Iterator[MadeBatch]:
         """The batches of an epoch. While the last ones are used, the first ones of the next epoch are already made."""
-        layout = self._source.layout
         for step in range(steps):
-            images, targets = layout.views(np.empty(layout.size_bytes, np.uint8))
             if self._pool is None:
-                case_ids = self._fill_here(epoch, step, images, targets)
+                memory, filled = self._fill_here(epoch, step)
             else:
                 ahead = (divmod(step + later, steps) for later in range(self._pool.slots + 1))
-                case_ids = self._pool.take([(epoch + more, ahead_step) for more, ahead_step in ahead], images, targets)
-            yield Batch(images, targets, case_ids)
+                memory, filled = self._pool.take([(epoch + more, ahead_step) for more, ahead_step in ahead])
+            yield self._source.batch(memory, filled)
 
-    def _fill_here(self, epoch: int, step: int, images: np.ndarray, targets: Sequence[np.ndarray]) -> tuple[str, ...]:
-        cases: list[str] = []
+    def _fill_here(self, epoch: int, step: int) -> tuple[np.ndarray, Filled]:
+        memory, cases = np.empty(self._source.slot_bytes, np.uint8), list[str]()
         try:
-            return self._source.fill(epoch, step, images, targets, cases.append)
+            return memory, self._source.fill(epoch, step, memory, cases.append)
         except BaseException as error:
             error.add_note(f"at {f'case {cases[-1]} ' if cases else ''}(epoch {epoch}, step {step})")
             raise
@@ -93,7 +91,7 @@ class BatchLoader:
         if self._pool is not None:
             self._pool.close()
 
-    def __enter__(self) -> BatchLoader:
+    def __enter__(self) -> BatchLoader[MadeBatch]:
         return self
 
     def __exit__(
@@ -110,16 +108,15 @@ class WorkerPool:
         slots: batches made or waiting at a time; the default keeps every worker busy and two batches ready.
     """
 
-    def __init__(self, source: Source, workers: int, stall_timeout_s: float, slots: int | None = None) -> None:
+    def __init__(self, source: Source[Any], workers: int, stall_timeout_s: float, slots: int | None = None) -> None:
         self.slots = workers + 2 if slots is None else slots
-        self._layout = source.layout
         self._stall_timeout_s = stall_timeout_s
         self._oom_kills = oom_kills()
         self._free = list(range(self.slots))
-        self._ready: dict[Key, tuple[int, tuple[str, ...]]] = {}
+        self._ready: dict[Key, tuple[int, Filled]] = {}
         self._workers: list[_Worker] = []
         self._closed = False
-        self._memory = SharedMemory(workers, self.slots, self._layout.size_bytes)
+        self._memory = SharedMemory(workers, self.slots, source.slot_bytes)
         try:
             for number in range(workers):
                 self._workers.append(_Worker(number, source, self._memory))
@@ -127,8 +124,8 @@ class WorkerPool:
             self.close()
             raise
 
-    def take(self, ahead: Sequence[Key], images: np.ndarray, targets: Sequence[np.ndarray]) -> tuple[str, ...]:
-        """Copy the batch ``ahead[0]`` into the arrays when it is there; have those after it made meanwhile.
+    def take(self, ahead: Sequence[Key]) -> tuple[np.ndarray, Filled]:
+        """A copy of what was written for the batch ``ahead[0]``, when it is there; those after it are made meanwhile.
 
         Raises:
             TrainingError: a worker failed, died or hangs. The pool is closed then.
@@ -141,14 +138,11 @@ class WorkerPool:
             while wanted not in self._ready:
                 self._receive()
                 self._order(ahead)
-            slot, case_ids = self._ready.pop(wanted)
-            made_images, made_targets = self._layout.views(self._memory.slot(slot))
-            np.copyto(images, made_images)
-            for target, made in zip(targets, made_targets, strict=True):
-                np.copyto(target, made)
+            slot, filled = self._ready.pop(wanted)
+            memory = self._memory.slot(slot)[: filled.used_bytes].copy()
             self._free.append(slot)
             self._order(ahead[1:])
-            return case_ids
+            return memory, filled
         except BaseException:
             self.close()
             raise
@@ -194,8 +188,8 @@ class WorkerPool:
                 raise TrainingError(self._describe_death(worker)) from None
             if answer[0] == "failed":
                 raise TrainingError(answer[1])
-            _, key, case_ids = answer
-            self._ready[key] = worker.tasks.pop(key), case_ids
+            _, key, filled = answer
+            self._ready[key] = worker.tasks.pop(key), filled
 
     def _describe_death(self, worker: _Worker) -> str:
         try:
@@ -223,7 +217,7 @@ class WorkerPool:
 class _Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, number: int, source: Source, memory: SharedMemory) -> None:
+    def __init__(self, number: int, source: Source[Any], memory: SharedMemory) -> None:
         self.number = number
         self.tasks: dict[Key, int] = {}
         """Batches it makes or will make, and their slots."""
@@ -278,26 +272,25 @@ def serve() -> None:
         memory = SharedMemory(workers, slots, slot_bytes, memory_fd)
         task_key: Key | None = None
         try:
-            source: Source = connection.recv()
+            source: Source[Any] = connection.recv()
             while (task := connection.recv()) is not None:
                 task_key, slot = task
-                case_ids = _fill(source, memory, number, task_key, slot)
-                connection.send(("made", task_key, case_ids))
+                filled = _fill(source, memory, number, task_key, slot)
+                connection.send(("made", task_key, filled))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except BaseException as error:  # whatever it is, the parent must hear of it
             connection.send(("failed", _failure_text(error, memory.note_text(number))))
 
 
-def _fill(source: Source, memory: SharedMemory, number: int, key: Key, slot: int) -> tuple[str, ...]:
-    images, targets = source.layout.views(memory.slot(slot))
+def _fill(source: Source[Any], memory: SharedMemory, number: int, key: Key, slot: int) -> Filled:
     where = f"epoch {key[0]}, step {key[1]}"
     memory.write_note(number, f"at {where}")
 
     def announce(case_id: str) -> None:
         memory.write_note(number, f"at case {case_id} ({where})")
 
-    return source.fill(*key, images, targets, announce)
+    return source.fill(*key, memory.slot(slot), announce)
 
 
 def _failure_text(error: BaseException, note: str) -> str:

@@ -23,9 +23,10 @@ from segwright.core.geometry import Geometry
 from segwright.core.slices import TrainPlan
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase
 from segwright.preprocessing.store import write_stored_case
-from segwright.training.loader import BatchLayout
+from segwright.training.loader import Batch, BatchLayout, Filled
 
 LABELS = Labels((("background", 0), ("a", 1), ("b", 2)))
+LAYOUT = BatchLayout((2, 1, 4, 5), ((2, 1, 4, 5), (2, 1, 2, 3)), np.dtype(np.int16))
 
 
 def make_plan(patch_size: tuple[int, ...], labels: Labels = LABELS, batch_size: int = 3, **changes: Any) -> TrainPlan:
@@ -97,26 +98,23 @@ class NumberSource:
     at_step: int = 2
 
     @property
-    def layout(self) -> BatchLayout:
-        return BatchLayout((2, 1, 4, 5), ((2, 1, 4, 5), (2, 1, 2, 3)), np.dtype(np.int16))
+    def slot_bytes(self) -> int:
+        return LAYOUT.size_bytes
 
-    def fill(
-        self,
-        epoch: int,
-        step: int,
-        images: np.ndarray,
-        targets: Sequence[np.ndarray],
-        announce: Callable[[str], None] | None = None,
-    ) -> tuple[str, ...]:
+    def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
         if announce is not None:
             announce(f"case_{step}")
         if step == self.at_step and self.trouble:
             _TROUBLES[self.trouble]()
         time.sleep(0.003 * (step % 3))  # batches become ready out of order
+        images, targets = LAYOUT.views(memory)
         images[...] = 100 * epoch + step
         for target in targets:
             target[...] = step
-        return (f"case_{step}", str(os.getpid()))
+        return Filled((f"case_{step}", str(os.getpid())), LAYOUT.size_bytes)
+
+    def batch(self, memory: np.ndarray, filled: Filled) -> Batch:
+        return Batch(*LAYOUT.views(memory), filled.case_ids)
 
 
 def _fail() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from segwright.training.augmentation.draws import fires, two_sided
 
-_SMALLEST = np.float32(1e-7)
+SMALLEST = np.float32(1e-7)
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Gamma:
             low = values.min()
             extent = values.max() - low
             values -= low
-            values /= max(extent, _SMALLEST)
+            values /= max(extent, SMALLEST)
             np.power(values, np.float32(exponent), out=values)
             values *= extent
             # The old minimum is not added back: the mean is replaced anyway.
             mean_now, deviation_now = values.mean(), values.std(ddof=1)
             values -= mean_now
-            values *= deviation / max(deviation_now, _SMALLEST)
+            values *= deviation / max(deviation_now, SMALLEST)
             values += mean
         if self.inverted:
             np.negative(result, out=result)

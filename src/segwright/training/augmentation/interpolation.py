@@ -21,7 +21,7 @@ OUTSIDE_LABEL = -1
 
 _BLOCK_POINTS = 1 << 15  # points handled at a time: all that is known of a block stays in the processor's cache
 _BLOCK_CELLS = 1 << 17  # cells compared at a time, for the same reason
-_SCORE_OF_ONE = np.float32(1000)  # v2 compares scores of this scale in half precision; decides which near ties are ties
+SCORE_OF_ONE = np.float32(1000)  # v2 compares scores of this scale in half precision; decides which near ties are ties
 
 
 def sample(
@@ -73,7 +73,7 @@ class _Points:
     Attributes:
         strides: from a voxel to its next neighbour along each axis, in the flat array.
         base: flat index of the voxel at the cell's low corner.
-        lower: the voxel's index along each axis, whole numbers in float32.
+        lower: the voxel's index along each axis, int32.
         shares: for each axis float32, 0 at the low corner and 1 at the high one.
     """
 
@@ -121,22 +121,21 @@ def _blocks(
         for axis, (edge, stride) in enumerate(zip(bordered_shape, strides, strict=True)):
             position = _coordinates(matrix[axis], float(origin[axis]), taken, output_shape)
             np.clip(position, 0, edge - 1, out=position)  # the border is what lies beyond the array
-            low = np.floor(position)
+            low = position.astype(np.int32)
             np.minimum(low, edge - 2, out=low)
-            position -= low
             lower.append(low)
-            shares.append(position)
-            base = base + low.astype(np.int32) * np.int32(stride)
+            shares.append(np.subtract(position, low, dtype=np.float64).astype(np.float32))
+            base = base + low * np.int32(stride)
         yield taken, _Points(strides, base.astype(np.intp), lower, shares)
 
 
 def _coordinates(steps: np.ndarray, origin: float, rows: slice, output_shape: Sequence[int]) -> np.ndarray:
-    """Index coordinate along one input axis of the points of some rows of axis 0, flat float32."""
+    """Index coordinate along one input axis of the points of some rows of axis 0, flat float64."""
     ranges = [np.arange(rows.start, rows.stop), *(np.arange(edge) for edge in output_shape[1:])]
     total = np.asarray(origin)
     for step, indices in zip(steps, ranges, strict=True):
         total = total[..., None] + step * indices
-    return total.astype(np.float32).ravel()
+    return total.ravel()
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
@@ -172,7 +171,7 @@ def _strongest_labels(label: np.ndarray, points: _Points) -> np.ndarray:
     for corner in np.ndindex(*(2,) * len(points.strides)):
         step = sum(bit * stride for bit, stride in zip(corner, points.strides, strict=True))
         corners.append(label[step:].take(points.base))
-        weight = np.full(points.base.shape, _SCORE_OF_ONE)
+        weight = np.full(points.base.shape, SCORE_OF_ONE)
         for bit, share in zip(corner, points.shares, strict=True):
             weight *= share if bit else np.float32(1) - share
         weights.append(weight)

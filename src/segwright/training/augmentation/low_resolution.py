@@ -26,10 +26,7 @@ class LowResolution:
         for channel, axis_scales in enumerate(self.scales):
             volume = image[channel]
             if axis_scales is not None:
-                # v2 keeps scales in single precision, which decides what is rounded up at halves.
-                scales = [float(np.float32(scale)) for scale in axis_scales]
-                edges = [max(1, round(edge * scale)) for edge, scale in zip(volume.shape, scales, strict=True)]
-                volume = enlarge(reduce_nearest(volume, edges), volume.shape)
+                volume = enlarge(reduce_nearest(volume, reduced_edges(volume.shape, axis_scales)), volume.shape)
             result[channel] = volume
         return result
 
@@ -57,6 +54,11 @@ class RandomLowResolution:
             kept = (1.0,) if self.keep_axis_0 else ()
             scales.append((*kept, *(scale,) * (axes - len(kept))) if taken else None)
         return LowResolution(tuple(scales))
+
+
+def reduced_edges(edges: Sequence[int], scales: Sequence[float]) -> list[int]:
+    """Edge lengths of the reduced volume. v2's scales are of single precision: it decides what halves round to."""
+    return [max(1, round(edge * float(np.float32(scale)))) for edge, scale in zip(edges, scales, strict=True)]
 
 
 def nearest_indices(from_edge: int, to_edge: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -32,15 +32,18 @@ from segwright.training.augmentation.gaussian_noise import RandomGaussianNoise
 from segwright.training.augmentation.label_channels import one_hot, region_channels, target_regions
 from segwright.training.augmentation.low_resolution import RandomLowResolution
 from segwright.training.augmentation.mask import mask_outside, outside_to_background
-from segwright.training.augmentation.mirror import RandomMirror
+from segwright.training.augmentation.mirror import Mirror, RandomMirror
 from segwright.training.augmentation.ranges import loader_patch_size, spatial_ranges
 from segwright.training.augmentation.spatial import RandomSpatial, Spatial, Window
+
+ChannelTwin: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""A drawn, deterministic transform of image channels (or one-hot channels)."""
 
 
 class ChannelTransform(Protocol):
     """A random transform of image channels (or one-hot channels) that keeps their shape."""
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray] | None:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> ChannelTwin | None:
         """The deterministic twin with drawn parameters, or None when the transform does not fire."""
 
 
@@ -105,6 +108,19 @@ def no_augmentation(facts: PatchFacts) -> Augmentation:
 
 
 @dataclass(frozen=True)
+class SampleDraw:
+    """All random decisions about one sample: the deterministic twins that fired, in order (see :class:`Augmentation`).
+
+    It knows nothing of the image, so it can be drawn before anything is read and applied elsewhere.
+    """
+
+    spatial: Spatial
+    intensity: tuple[ChannelTwin, ...]
+    mirror: Mirror
+    previous_stage: tuple[ChannelTwin, ...]
+
+
+@dataclass(frozen=True)
 class SamplePipeline:
     """From a window of a case to a sample of a batch.
 
@@ -127,25 +143,39 @@ class SamplePipeline:
     target_shapes: tuple[tuple[int, ...], ...]
 
     def __call__(self, window: Window, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Draw, read and transform one sample.
+        """Draw, read and transform one sample; returns what :meth:`apply` does."""
+        return self.apply(self.draw(rng, window.channels), window)
 
-        The spatial draw comes before anything is read: only a turned or zoomed patch needs more than itself.
+    def draw(self, rng: np.random.Generator, num_channels: int) -> SampleDraw:
+        """Everything random about one sample of an image with so many channels."""
+        augmentation = self.augmentation
+        spatial = augmentation.spatial.draw(rng) if augmentation.spatial is not None else Spatial(self.patch_size)
+        intensity = _draw(augmentation.intensity, rng, (num_channels, *self.patch_size))
+        mirror = augmentation.mirror.draw(rng) if augmentation.mirror is not None else Mirror(())
+        previous_stage: tuple[ChannelTwin, ...] = ()
+        if self.previous_stage_values:
+            shape = (len(self.previous_stage_values), *self.patch_size)
+            previous_stage = _draw(augmentation.previous_stage, rng, shape)
+        return SampleDraw(spatial, intensity, mirror, previous_stage)
+
+    def apply(self, draw: SampleDraw, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Read and transform one sample; only a turned or zoomed patch needs more of the window than itself.
 
         Returns:
             image (channels + previous stage's labels, *patch) float32 and the targets, each
             (1 or regions, *shape), int16 label values or bool. Arrays may be views with negative strides.
         """
-        augmentation = self.augmentation
-        spatial = augmentation.spatial.draw(rng) if augmentation.spatial is not None else Spatial(self.patch_size)
-        image, labels = spatial.sample(window)
-        image = _run(augmentation.intensity, image, rng)
-        if augmentation.mirror is not None:
-            image, labels = augmentation.mirror.draw(rng)(image, labels)
+        image, labels = draw.spatial.sample(window)
+        for twin in draw.intensity:
+            image = twin(image)
+        image, labels = draw.mirror(image, labels)
         image = mask_outside(image, labels[0], self.use_mask_for_norm)
         labels = outside_to_background(labels)
         if self.previous_stage_values:
             previous = one_hot(labels[1], self.previous_stage_values)
-            image = np.concatenate([image, _run(augmentation.previous_stage, previous, rng)])
+            for twin in draw.previous_stage:
+                previous = twin(previous)
+            image = np.concatenate([image, previous])
         target = labels[:1] if self.regions is None else region_channels(labels[0], self.regions)
         return image, supervision_targets(target, self.target_shapes)
 
@@ -190,9 +220,8 @@ def mirror_axes(plan: TrainPlan, settings: TrainingSettings) -> tuple[int, ...]:
     return build_augmentation(plan, settings).flip_axes
 
 
-def _run(transforms: tuple[ChannelTransform, ...], array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    for transform in transforms:
-        twin = transform.draw(rng, array.shape)
-        if twin is not None:
-            array = twin(array)
-    return array
+def _draw(
+    transforms: tuple[ChannelTransform, ...], rng: np.random.Generator, shape: tuple[int, ...]
+) -> tuple[ChannelTwin, ...]:
+    twins = [transform.draw(rng, shape) for transform in transforms]
+    return tuple(twin for twin in twins if twin is not None)

@@ -17,6 +17,10 @@ class Window(Protocol):
     """A region of a case that is read only where it is asked for. Coordinates count from its first voxel."""
 
     @property
+    def channels(self) -> int:
+        """Of the image."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Edge lengths of the loader patch, two or three."""
 
@@ -35,12 +39,51 @@ class ArrayWindow:
     labels: np.ndarray
 
     @property
+    def channels(self) -> int:
+        return len(self.image)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.image.shape[1:]
 
     def read(self, lower: Sequence[int], upper: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         image = read_padded(self.image, lower, upper, 0, np.float32)
         return image, read_padded(self.labels, lower, upper, OUTSIDE_LABEL, self.labels.dtype)
+
+
+@dataclass(frozen=True)
+class WindowPart:
+    """Which part of a window a patch needs, and where in it the patch's voxels lie: all the geometry of a sample.
+
+    Attributes:
+        lower, upper: the part holds the voxels ``lower <= index < upper`` of the window.
+        patch_size: edge lengths of the patch.
+        matrix: (d, d) float64 from output to input index steps, over the last d axes; None: the part is the patch.
+        offset: (d,) index in the part of the patch's first voxel, over the same axes.
+    """
+
+    lower: tuple[int, ...]
+    upper: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    matrix: np.ndarray | None = None
+    offset: tuple[float, ...] = ()
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Edge lengths of the part."""
+        return tuple(high - low for low, high in zip(self.lower, self.upper, strict=True))
+
+    def __call__(self, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image (channels, *edges) and labels (maps, *edges) to their patches.
+
+        An axis that is not turned is one of channels: all slices of all channels are interpolated alike.
+        """
+        if self.matrix is None:
+            return image, labels
+        turned, turned_patch = self.edges[-len(self.offset) :], self.patch_size[-len(self.offset) :]
+        image, labels = image.reshape(-1, *turned), labels.reshape(-1, *turned)
+        image, labels = sample(image, labels, self.matrix, self.offset, turned_patch)
+        return image.reshape(-1, *self.patch_size), labels.reshape(-1, *self.patch_size)
 
 
 @dataclass(frozen=True)
@@ -80,28 +123,26 @@ class Spatial:
 
     def sample(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """As calling with the window's whole content, but only the voxels that are needed are read."""
-        if self.is_copy:
-            lower = [whole // 2 - edge // 2 for whole, edge in zip(window.shape, self.patch_size, strict=True)]
-            return window.read(lower, [low + edge for low, edge in zip(lower, self.patch_size, strict=True)])
-        if not self.in_plane:
-            return self._interpolate(window, window.shape, self.patch_size)
-        slices = _SlicesAsChannels(window, self.patch_size[0])
-        image, labels = self._interpolate(slices, window.shape[1:], self.patch_size[1:])
-        return image.reshape(-1, *self.patch_size), labels.reshape(-1, *self.patch_size)
+        part = self.part(window.shape)
+        return part(*window.read(part.lower, part.upper))
 
-    def _interpolate(
-        self, window: Window, window_shape: Sequence[int], patch_size: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def part(self, window_shape: Sequence[int]) -> WindowPart:
+        """What is needed of a window of this shape."""
+        if self.is_copy:
+            lower = tuple(whole // 2 - edge // 2 for whole, edge in zip(window_shape, self.patch_size, strict=True))
+            upper = tuple(low + edge for low, edge in zip(lower, self.patch_size, strict=True))
+            return WindowPart(lower, upper, self.patch_size)
+        kept = int(self.in_plane)
         matrix = self.matrix
-        half_patch = (np.asarray(patch_size) - 1) / 2
-        offset = (np.asarray(window_shape) - 1) / 2 - matrix @ half_patch
+        half_patch = (np.asarray(self.patch_size[kept:]) - 1) / 2
+        centre = (np.asarray(window_shape[kept:]) - 1) / 2
         reach = np.abs(matrix) @ half_patch
-        centre = (np.asarray(window_shape) - 1) / 2
         # Every cell a sampling point lies in, but nothing beyond the window: the interpolation knows what is there.
-        lower = [max(0, math.floor(c - r)) for c, r in zip(centre, reach, strict=True)]
-        upper = [min(n, math.floor(c + r) + 2) for c, r, n in zip(centre, reach, window_shape, strict=True)]
-        image, labels = window.read(lower, upper)
-        return sample(image, labels, matrix, offset - lower, patch_size)
+        lower = tuple(max(0, math.floor(c - r)) for c, r in zip(centre, reach, strict=True))
+        upper = tuple(min(n, math.floor(c + r) + 2) for c, r, n in zip(centre, reach, window_shape[kept:], strict=True))
+        offset = centre - matrix @ half_patch - lower
+        slices = self.patch_size[:kept]
+        return WindowPart((0,) * kept + lower, slices + upper, self.patch_size, matrix, tuple(map(float, offset)))
 
 
 @dataclass(frozen=True)
@@ -130,22 +171,6 @@ class RandomSpatial:
         if rng.random() < self.scaling_probability:
             scale = float(rng.uniform(*self.scale))
         return Spatial(self.patch_size, angles, scale, self.in_plane)
-
-
-@dataclass(frozen=True)
-class _SlicesAsChannels:
-    """A 3-D window as a 2-D one whose channels are all slices of all channels."""
-
-    window: Window
-    slices: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.window.shape[1:]
-
-    def read(self, lower: Sequence[int], upper: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        image, labels = self.window.read((0, *lower), (self.slices, *upper))
-        return image.reshape(-1, *image.shape[2:]), labels.reshape(-1, *labels.shape[2:])
 
 
 def read_padded(
