@@ -31,18 +31,7 @@ PATCH = (8, 12, 8)
 SETTINGS = TrainingSettings(schedule="smoke", epochs=2, iterations=2, torch_threads=1, seed=1, augment_on="device")
 FOLD = Fold("0", ("case_0", "case_1", "case_2"), ("case_3",))
 
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segwright.training.history.draw_progress", lambda path, records: path.write_bytes(b"figure"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("no_drawing", "one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,7 @@ from segwright.training.fold import run_training, train_fold
 from segwright.training.history import duration_text
 from segwright.training.loop import resolve_compute
 
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figure has its own test; here it would take most of the time."""
-    monkeypatch.setattr("segwright.training.history.draw_progress", lambda path, records: path.write_bytes(b"figure"))
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def lines(output: Path) -> list[dict]:

@@ -31,9 +31,7 @@ FOLD = Fold("0", ("case_0", "case_1", "case_2"), ("case_3",))
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segwright.training.history.draw_progress", lambda path, records: path.write_bytes(b"figure"))
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,13 +33,7 @@ CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(schedule="smoke").resolved()
 NEAR_TIE = 1.0  # of 1000: scores so near are one step of half precision apart, where coordinates' last bits decide
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(*shape: int) -> np.ndarray:
