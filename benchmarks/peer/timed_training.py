@@ -20,11 +20,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 _WARM_UP, _TIMED = 2, 8
 _EPOCH_OVERHEAD_S = 1.5  # the peer draws its curves after each epoch
-_SPARE = 0.04
+_SPARE_S = 8.0  # to write the last checkpoint and to end
 
 
 class TimedTrainer(nnUNetTrainer):
-    """Measures a few steps, then spreads as many as fit evenly over the epochs."""
+    """Measures a few steps, then spreads as many as fit over the epochs, looking at the clock before each."""
 
     def on_train_start(self) -> None:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -37,12 +37,26 @@ class TimedTrainer(nnUNetTrainer):
             started = time.monotonic()
             self.train_step(next(self.dataloader_train))
             steps_s.append(time.monotonic() - started)
-        left_s = float(os.environ["BENCHMARK_ENDS_AT"]) - time.time()
-        usable_s = left_s * (1 - _SPARE) - self.num_epochs * _EPOCH_OVERHEAD_S
-        per_epoch = usable_s / self.num_epochs / median(steps_s[_WARM_UP:]) - 1  # the validation step is another one
-        self.num_iterations_per_epoch = max(1, int(per_epoch))
+        self.step_s = median(steps_s[_WARM_UP:])
+        self.iterations_done = 0
         self.lr_scheduler = PolyLRScheduler(self.optimizer, self.initial_lr, self.num_epochs)
-        self.print_to_log_file(f"timed: {self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations")
+
+    def on_epoch_start(self) -> None:
+        self.epoch_began = time.monotonic()
+        left_s = float(os.environ["BENCHMARK_ENDS_AT"]) - time.time() - _SPARE_S
+        epoch_s = left_s / (self.num_epochs - self.current_epoch) - _EPOCH_OVERHEAD_S
+        self.num_iterations_per_epoch = max(1, int(epoch_s / self.step_s) - 1)  # the validation step is another one
+        super().on_epoch_start()
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        took_s = time.monotonic() - self.epoch_began - _EPOCH_OVERHEAD_S
+        self.step_s = took_s / (self.num_iterations_per_epoch + 1)
+        self.iterations_done += self.num_iterations_per_epoch
+
+    def on_train_end(self) -> None:
+        self.print_to_log_file(f"timed: {self.num_epochs} epochs, {self.iterations_done} iterations")
+        super().on_train_end()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Not needed: the held-back cases are predicted afterwards, by the same rules for both programs."""
