@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from segwright.core.files import file_digest, read_json
 from segwright.training.fold import run_training
-from segwright.training.loop import Diverged
+from segwright.training.loop import Compute, Diverged, EpochResult, EpochRules, train_steps
+from segwright.training.loss import LOSSES, LossOptions
 from segwright.training.run import ROLLBACK_FACTOR
-from tests.unit.training.fake_training import FakeBatch, make_data, make_request, saved_epochs
+from tests.unit.training.fake_training import PLAN, FakeBatch, FakeBatches, make_data, make_request, saved_epochs
 
 
 class Poison:
@@ -87,3 +92,48 @@ def test_a_rollback_is_remembered_over_a_restart(tmp_path: Path) -> None:
         return file_digest(output / "model.safetensors")
 
     assert run(tmp_path / "interrupted", (3, 0)) == run(tmp_path / "straight", None)
+
+
+class Overflowing(nn.Module):
+    """One convolution whose output is infinite at some calls, as float16 may make it."""
+
+    def __init__(self, at: Collection[int]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.at, self.calls = nn.Conv2d(1, 3, 3, padding=1), at, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        overflows, self.calls = self.calls in self.at, self.calls + 1
+        result: Tensor = self.convolution(images)
+        return result * torch.inf if overflows else result
+
+
+def train_scaled(network: Overflowing, batches: list[FakeBatch]) -> EpochResult:
+    """An epoch with gradient scaling, which float16 needs and which works on the CPU, too."""
+    options = LossOptions(3)
+    rules = EpochRules(LOSSES.get("default")(options), options, 12.0, Compute(torch.device("cpu")))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9)
+    return train_steps(network, list(network.parameters()), optimizer, torch.amp.GradScaler("cpu"), batches, rules)
+
+
+def test_a_step_that_overflows_half_precision_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    batches = [FakeBatches(PLAN, True).make(0, step) for step in range(6)]
+    overflowing, sound = Overflowing({2}), Overflowing(())
+    with caplog.at_level(logging.WARNING):
+        found = train_scaled(overflowing, batches)
+    wanted = train_scaled(sound, batches[:2] + batches[3:])
+    assert found.loss == wanted.loss
+    for mine, other in zip(overflowing.parameters(), sound.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=0)  # another scale of the gradients
+    assert "step 2, cases case_1, case_2: the loss is not finite in half precision" in caplog.text
+
+
+def test_overflows_without_end_and_images_that_are_not_finite_end_the_training() -> None:
+    batches = [FakeBatches(PLAN, True).make(0, step) for step in range(20)]
+    with pytest.raises(Diverged, match=r"the loss is not finite .* in step 17"):
+        train_scaled(Overflowing(range(2, 20)), batches)
+    with pytest.raises(Diverged, match="no step of this epoch had a finite loss in half precision"):
+        train_scaled(Overflowing(range(3)), batches[:3])
+    batches[1].images[1, 0, 0, 0] = np.nan
+    with pytest.raises(Diverged, match=r"in step 1, .*case_2: 1 of 256 voxels not finite"):
+        train_scaled(Overflowing(()), batches)

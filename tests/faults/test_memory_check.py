@@ -39,6 +39,20 @@ def test_nnunets_own_plans_fit_the_memory_they_were_made_for() -> None:
     assert training_bytes(plan(batch=4), SETTINGS, "fp16") > 1.8 * half
 
 
+def test_augmenting_on_the_device_counts() -> None:
+    """Two batches of 38 MB more beside a step's feature maps; a small network needs less than augmenting does."""
+    on_device = replace(SETTINGS, augment_on="device")
+    large, small = plan(), plan(replace(PLAIN, features_per_stage=(1,) * 6))
+    batch = 2 * 128**3 * (4 + 2 * 8 / 7)
+    more = training_bytes(large, on_device, "fp16") - training_bytes(large, SETTINGS, "fp16")
+    assert more == pytest.approx(2 * batch, rel=1e-6)
+    window = 6 * 2 * (205**3 + 128**3) + (200 << 20)  # a sample, bordered and turned
+    wanted = 1.5 * batch + window + parameter_count(small) * 12
+    assert training_bytes(small, on_device, "fp16") == pytest.approx(wanted, rel=1e-6)
+    cascade = replace(large, previous_stage="3d_lowres")
+    assert training_bytes(cascade, on_device, "fp16") == training_bytes(cascade, SETTINGS, "fp16")
+
+
 @pytest.mark.parametrize("architecture", [PLAIN, RESIDUAL], ids=["plain", "residual"])
 def test_parameters_are_counted_to_a_few_percent(architecture: Architecture) -> None:
     network = build_network(architecture, 1, LABELS.num_outputs, True)

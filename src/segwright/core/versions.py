@@ -12,7 +12,7 @@ STAGE_VERSION: dict[str, int] = {
     "splits": 1,
     "planning": 1,
     "preprocessing": 2,
-    "training": 3,
+    "training": 4,
     "inference": 3,
     "evaluation": 1,
     "selection": 1,

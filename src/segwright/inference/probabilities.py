@@ -185,7 +185,7 @@ def on_raw_grid(probabilities: CroppedProbabilities) -> np.ndarray:
 
 
 def write_npz(path: Path, members: Sequence[Probabilities]) -> None:
-    """Write the mean probabilities for people and v2's tools: .npz with ``probabilities`` on the raw grid (10.4)."""
+    """Write the mean probabilities for other programs: .npz with ``probabilities`` on the raw grid, as v2's (10.4)."""
     array_czyx = on_raw_grid(mean_probabilities(members))
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, probabilities=array_czyx)

@@ -115,7 +115,7 @@ def _compact(array_zyx: NDArray[Any], limit: int, dtype: np.dtype[Any]) -> NDArr
 
 def _boxes_of_values(prediction_zyx: NDArray[Any], candidates: Sequence[Rule]) -> dict[Rule, Box]:
     """Boxes of many single labels in one pass; without it each label would search the whole array."""
-    if len(candidates) < 4:
+    if len(candidates) < 4 or prediction_zyx.size == 0:
         return {}
     found = ndimage.find_objects(prediction_zyx)
     empty = (slice(0, 0),) * prediction_zyx.ndim

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE, RECORD_FILE, STATE_FOLDER = "model.safetensors", "training.json", "state"
 _MEMORY_MISJUDGED = 0.8
-TRAINING_VERSION = 2  # raised when the same settings give other weights
+TRAINING_VERSION = 3  # raised when the same settings give other weights
 _WITHOUT_EFFECT = ("configurations", "folds", "schedule", "checkpoint_interval", "keep_state", "initial_model")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,10 @@ from segwright.core.errors import SettingsError, TrainingError
 from segwright.networks.device import OnTheWay, to_device
 from segwright.training.loss import Loss, LossOptions, Reduce, deep_supervision_weights, keep, weighted_loss
 from segwright.training.metrics import hard_counts
+
+log = logging.getLogger(__name__)
+
+_MOST_SKIPPED = 16  # steps in a row; by then the scaler has divided the scale it starts with, 65536, down to 1
 
 
 class Diverged(TrainingError):
@@ -113,9 +118,10 @@ def train_steps(
     that is 10 to 19 % of a step on large patches.
 
     Raises:
-        Diverged: loss or gradient is not finite; names the batch's cases and statistics.
+        Diverged: loss or gradient is not finite; names the batch's cases and statistics. In float16 one step that
+            overflows is skipped, see :class:`_SeenLosses`.
     """
-    losses: list[float] = []
+    losses = _SeenLosses(scaled=scaler.is_enabled())
     unchecked: tuple[int, BatchLike, OnTheWay] | None = None
     clock = _WaitingTime()
     for step, batch in enumerate(clock.measure(batches)):
@@ -130,14 +136,14 @@ def train_steps(
         scaler.step(optimizer)
         scaler.update()
         if unchecked is not None:
-            losses.append(_finite_loss(*unchecked))
+            losses.look(*unchecked)
         # a scaled gradient may overflow: the scaler skips that step and lowers its scale
         seen = loss.detach() if scaler.is_enabled() else torch.stack((loss.detach(), norm.detach()))
         unchecked = (step, batch, OnTheWay(seen))
         rules.after_step()
     if unchecked is not None:
-        losses.append(_finite_loss(*unchecked))
-    return EpochResult(float(np.mean(losses)), clock.waited_s)
+        losses.look(*unchecked)
+    return EpochResult(losses.mean(), clock.waited_s)
 
 
 @torch.no_grad()
@@ -190,21 +196,52 @@ class _WaitingTime:
             yield batch
 
 
-def _finite_loss(step: int, batch: BatchLike, seen: OnTheWay) -> float:
-    """The loss of a step that is over.
+class _SeenLosses:
+    """Losses of an epoch's steps that are over.
 
-    Raises:
-        Diverged: it, or its gradient, is not finite.
+    In float16 a forward pass may overflow although images and weights are sound. Its gradients are not finite either,
+    so the scaler skips the step and lowers its scale, and the training goes on, as v2's does. Such a loss is no part of
+    the mean.
     """
-    values = seen.values()
-    if all(math.isfinite(value) for value in values):
-        return values[0]
-    what = "loss" if not math.isfinite(values[0]) else "gradient"
-    raise Diverged(
-        f"the {what} is not finite (loss {values[0]:g}) in step {step}, {describe(batch)}. If the images are sound, "
-        "lower training.learning_rate, set training.on_divergence: rollback, or use precision fp32; the state of the "
-        "last good epoch is kept"
-    )
+
+    def __init__(self, scaled: bool) -> None:
+        self._scaled, self._skipped = scaled, 0
+        self._finite: list[float] = []
+
+    def look(self, step: int, batch: BatchLike, seen: OnTheWay) -> None:
+        """Take the loss of a step.
+
+        Raises:
+            Diverged: it, or its gradient, is not finite, and the scaler cannot be expected to help.
+        """
+        values = seen.values()
+        if all(math.isfinite(value) for value in values):
+            self._finite.append(values[0])
+            self._skipped = 0
+            return
+        self._skipped += 1
+        if self._scaled and self._skipped < _MOST_SKIPPED and bool(torch.as_tensor(batch.images).isfinite().all()):
+            log.warning(
+                "step %d, cases %s: the loss is not finite in half precision; the step is skipped",
+                step,
+                ", ".join(batch.case_ids),
+            )
+            return
+        what = "loss" if not math.isfinite(values[0]) else "gradient"
+        raise Diverged(
+            f"the {what} is not finite (loss {values[0]:g}) in step {step}, {describe(batch)}. If the images are "
+            "sound, lower training.learning_rate, set training.on_divergence: rollback, or use precision fp32; the "
+            "state of the last good epoch is kept"
+        )
+
+    def mean(self) -> float:
+        """Raises Diverged where no step of the epoch had a finite loss."""
+        if not self._finite:
+            raise Diverged(
+                "no step of this epoch had a finite loss in half precision; use training.precision: fp32 or bf16, or "
+                "lower training.learning_rate; the state of the last good epoch is kept"
+            )
+        return float(np.mean(self._finite))
 
 
 def describe(batch: BatchLike) -> str:

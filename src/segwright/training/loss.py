@@ -111,7 +111,7 @@ class LabelLoss:
     def _cross_entropy(self, log_probabilities: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
         """Weighted mean over annotated voxels; 0 when there is none."""
         weights = self.options.class_weights
-        weight = None if weights is None else log_probabilities.new_tensor(weights)
+        weight = None if weights is None else _filled(log_probabilities, weights)
         flat = labels[:, 0]
         if valid is None:
             return functional.nll_loss(log_probabilities, flat, weight)
@@ -146,7 +146,7 @@ class RegionLoss:
         values = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         spatial = (1,) * (logits.ndim - 2)
         if self.options.class_weights is not None:
-            weight = logits.new_tensor(self.options.class_weights)
+            weight = _filled(logits, self.options.class_weights)
             values = values * (weight / weight.mean()).view(1, -1, *spatial)
         if valid is None and annotated is None:
             return values.mean()
@@ -157,6 +157,11 @@ class RegionLoss:
             values, counted = values * known, shares * known.mean(dim=1, keepdim=True)
         channels = 1 if valid is not None else logits.shape[1]
         return (values * shares).sum() / (counted.sum() * channels).clamp(min=TINY)
+
+
+def _filled(like: Tensor, values: Sequence[float]) -> Tensor:
+    """These few numbers where ``like`` is. ``new_tensor`` would copy them to a GPU, and wait for all its work."""
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def soft_dice(

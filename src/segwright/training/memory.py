@@ -3,6 +3,8 @@
 The planner compares feature-map entries with a reference measured by nnU-Net v2's authors: batches that fill a GPU of
 8 GB have 2 x 560 million entries in 3-D and 12 x 85 million in 2-D (method 3.6), which is about 8 bytes an entry in
 half precision. Single precision keeps twice as much. Weights, gradients and the optimizer's moments come on top.
+Augmenting on the device (``training.augment_on``) happens between steps, in the memory that a step has left; only for
+small networks does it need more than a step. Its sizes follow from the tensors in ``augmentation/on_device``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
 from segwright.planning.memory import feature_map_entries
 from segwright.training.attempts import OutOfMemory
+from segwright.training.augmentation.ranges import spatial_ranges
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ MIN_BATCH = 2
 _MIN_BOTTLENECK = 2  # voxels per axis that the deepest feature maps keep, or fewer where planned so
 _BYTES_PER_ENTRY = {"fp16": 8.0, "bf16": 8.0, "fp32": 14.0}
 _MOMENTS = {"sgd": 1, "adamw": 2}
+_TURNING_BYTES = 200 << 20  # corners, weights and scores of the points that are turned at a time
 _HOPELESS = 1.5  # beyond this share of the free memory the estimate's own error does not matter any more
 
 
@@ -47,7 +51,31 @@ def training_bytes(plan: TrainPlan, settings: TrainingSettings, precision: str) 
     """
     entries = feature_map_entries(plan.architecture, plan.patch_size, plan.labels.num_outputs)
     copies = 2 + _MOMENTS[settings.optimizer or "sgd"]  # weights, gradients, moments, all in single precision
-    return entries * plan.batch_size * _BYTES_PER_ENTRY[precision] + parameter_count(plan) * 4 * copies
+    step = entries * plan.batch_size * _BYTES_PER_ENTRY[precision]
+    if settings.augment_on == "device" and plan.previous_stage is None:
+        # the batch before stays until its loss was looked at
+        step = max(step + 2 * batch_bytes(plan), augmenting_bytes(plan))
+    return step + parameter_count(plan) * 4 * copies
+
+
+def batch_bytes(plan: TrainPlan) -> float:
+    """An augmented batch on the device: images, and label maps or regions for all heads."""
+    dimensions, labels = len(plan.patch_size), plan.labels
+    target = labels.num_outputs + (labels.ignore_label is not None) if labels.has_regions else 2
+    heads = 2**dimensions / (2**dimensions - 1)  # each has half the edges of the one before
+    return plan.batch_size * prod(plan.patch_size) * (4 * plan.num_channels + target * heads)
+
+
+def augmenting_bytes(plan: TrainPlan) -> float:
+    """Estimated peak of augmenting a batch, while the one before is still there.
+
+    Either the last sample is turned, from a copy of its window with a border, while the others are ready; or all are
+    ready and put together.
+    """
+    window_voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size)
+    sample = (4 * plan.num_channels + 2) * 2 * (window_voxels + prod(plan.patch_size)) + _TURNING_BYTES
+    batch = batch_bytes(plan)
+    return batch + max(batch * (plan.batch_size - 1) / plan.batch_size + sample, 2 * batch)
 
 
 def nearest_fits(plan: TrainPlan, settings: TrainingSettings, precision: str, free_bytes: float) -> list[Size]:

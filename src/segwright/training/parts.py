@@ -20,6 +20,7 @@ from segwright.training.augmentation.spatial import WindowPart
 from segwright.training.loader import CaseSource, Filled
 
 _ALIGNMENT_BYTES = 64
+_COPIED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,17 @@ class PartSource(CaseSource):
 
 
 def more_memory_mb(plan: TrainPlan, workers: int) -> int:
-    """What slots for loader patches take beyond slots for patches: one a worker, two ready, two in the parent.
+    """What loader patches take beyond patches: slots, and copies that a GPU reads.
 
-    A cascade, which the workers augment, needs nothing more.
+    Slots are one a worker, two ready, two in the parent. Torch keeps the memory of its copies in blocks of powers of
+    two, and most windows have a size of their own: that comes to four whole batches. A cascade, which the workers
+    augment, needs nothing more.
     """
     if plan.previous_stage is not None:
         return 0
-    voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size) - prod(plan.patch_size)
-    return (workers + 4) * plan.batch_size * voxels * (4 * plan.num_channels + 2) // 1_000_000
+    window_voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size)
+    voxels = (workers + 4) * (window_voxels - prod(plan.patch_size)) + _COPIED_BATCHES * window_voxels
+    return voxels * plan.batch_size * (4 * plan.num_channels + 2) // 1_000_000
 
 
 def _sizes_bytes(channels: int, edges: tuple[int, ...]) -> tuple[int, int]:

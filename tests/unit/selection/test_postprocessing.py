@@ -95,6 +95,28 @@ def test_same_decisions_and_numbers_as_the_definition(
     assert len(record["tested"]) == 1 + (len(before) if len(before) > 1 else 0)
 
 
+@pytest.mark.parametrize("empty_reference", [False, True])
+def test_a_case_without_predicted_foreground(
+    empty_reference: bool, make_dataset: Callable, make_fold: Callable, tmp_path: Path
+) -> None:
+    """Nothing is removed from it, and it counts in the means; with many labels their boxes are searched at once."""
+    labels = {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4}
+    pairs = {f"case_{number}": blobs(np.random.default_rng(number), 4, 0.1) for number in range(3)}
+    references = {case: reference for case, (reference, _) in pairs.items()}
+    predictions = {case: prediction for case, (_, prediction) in pairs.items()}
+    predictions["case_1"] = np.zeros_like(predictions["case_1"])
+    if empty_reference:
+        references["case_1"] = np.zeros_like(references["case_1"])
+    dataset = make_dataset(labels, references)
+    result = determine_postprocessing([make_fold(0, predictions)], dataset, READER, "full", tmp_path / "output.json")
+    rules, before, after = decide_plainly(references, predictions, dataset.labels)
+    assert list(result.rules) == rules and rules
+    record = read_json(tmp_path / "output.json")
+    for when, wanted in (("before", before), ("after", after)):
+        found = [mean["Dice"] for mean in record[when]["mean"].values()]
+        np.testing.assert_equal(sorted(found), sorted(mean["Dice"] for mean in wanted.values()))
+
+
 def test_step_one_needs_every_structure_not_to_fall(
     make_dataset: Callable, make_fold: Callable, tmp_path: Path
 ) -> None:

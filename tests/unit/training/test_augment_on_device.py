@@ -150,8 +150,8 @@ def test_slots_hold_the_largest_batch_and_are_in_what_jobs_ask_for(index: Path) 
     patches = 2 * 8 * 12 * 8 * (4 + 2)
     assert patches in used and patches * 1.5 < max(used) <= parts.slot_bytes
     large = make_plan((128,) * 3, batch_size=2, num_channels=4)  # loader patch 205^3
-    one_slot_mb = 2 * (205**3 - 128**3) * (4 * 4 + 2) / 1e6
-    assert more_memory_mb(large, 7) == int(11 * one_slot_mb)
+    more_mb, window_mb = (2 * voxels * (4 * 4 + 2) / 1e6 for voxels in (205**3 - 128**3, 205**3))
+    assert more_memory_mb(large, 7) == int(11 * more_mb + 4 * window_mb)
     assert more_memory_mb(replace(large, previous_stage="3d_lowres"), 7) == 0
 
 

@@ -221,5 +221,6 @@ def test_v2_order_and_mask(index: Path) -> None:
     for seed in range(10):
         image, targets = pipeline(window, np.random.default_rng(seed))
         assert (image[0] == 0).all() and (image[1] != 0).any() and (targets[0] == 0).all()
-    assert build_pipeline(plan, SETTINGS, training=False).use_mask_for_norm == ()
+    for settings, training in ((SETTINGS, False), (replace(SETTINGS, augmentation="none"), True)):
+        assert build_pipeline(plan, settings, training).use_mask_for_norm == ()
     assert Augmentation().flip_axes == () and LABELS.ignore_label is None

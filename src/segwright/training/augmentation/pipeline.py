@@ -66,12 +66,14 @@ class Augmentation:
         intensity: run in order on the image, before mirroring.
         mirror: None flips nothing.
         previous_stage: run in order on the one-hot channels of a cascade.
+        masks: channels that are normalised within the body are 0 outside it afterwards.
     """
 
     spatial: RandomSpatial | None = None
     intensity: tuple[ChannelTransform, ...] = ()
     mirror: RandomMirror | None = None
     previous_stage: tuple[ChannelTransform, ...] = ()
+    masks: bool = True
 
     @property
     def flip_axes(self) -> tuple[int, ...]:
@@ -103,8 +105,8 @@ def default_augmentation(facts: PatchFacts) -> Augmentation:
 
 @AUGMENTATIONS.register("none")
 def no_augmentation(facts: PatchFacts) -> Augmentation:
-    """Nothing is changed and the loader's patch is the network's (v2's trainer NoDA, method 14.5)."""
-    return Augmentation()
+    """Nothing is changed nor masked, and the loader's patch is the network's (v2's trainer NoDA, method 14.5)."""
+    return Augmentation(masks=False)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class SamplePipeline:
         patch_size: the network's patch.
         loader_patch_size: edge lengths of the window a sample is taken from.
         augmentation: what is done to the sample.
-        use_mask_for_norm: channels set to 0 outside the body after augmentation; empty at validation.
+        use_mask_for_norm: channels set to 0 outside the body after augmentation; empty: none.
         previous_stage_values: label values that become one-hot input channels (cascade), else empty.
         regions: target channels of region training, ignore label last; None: the target is the label map.
         target_shapes: spatial shape of each target, high to low resolution.
@@ -181,12 +183,12 @@ class SamplePipeline:
 
 
 def build_pipeline(plan: TrainPlan, settings: TrainingSettings, training: bool) -> SamplePipeline:
-    """The pipeline of a configuration; at validation nothing is augmented and the mask is not applied (method 6.2).
+    """The pipeline of a configuration; at validation nothing is augmented, nor masked (method 6.2).
 
     Raises:
         SettingsError: there is no augmentation preset of the configured name.
     """
-    augmentation = build_augmentation(plan, settings) if training else Augmentation()
+    augmentation = build_augmentation(plan, settings) if training else Augmentation(masks=False)
     window_edges = plan.patch_size
     if augmentation.spatial is not None:
         window_edges = loader_patch_size(
@@ -196,7 +198,7 @@ def build_pipeline(plan: TrainPlan, settings: TrainingSettings, training: bool) 
         patch_size=plan.patch_size,
         loader_patch_size=tuple(window_edges),
         augmentation=augmentation,
-        use_mask_for_norm=plan.use_mask_for_norm if training else (),
+        use_mask_for_norm=plan.use_mask_for_norm if augmentation.masks else (),
         previous_stage_values=plan.labels.foreground_labels if plan.previous_stage else (),
         regions=target_regions(plan.labels),
         target_shapes=supervision_shapes(plan.patch_size, plan.architecture.strides, settings.deep_supervision),
