@@ -23,7 +23,9 @@ LabelKey = int | tuple[int, ...]
 _CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
 _CHANNEL_KEY = re.compile(r"[0-9]{1,4}")
 _ENDING = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,3}")
-_NAME_MAX, _LABEL_MAX = 200, 65_535
+_LABEL_TEXT = re.compile(r"[0-9]{1,5}")
+_NAME_MAX = 200
+_LABEL_MAX = 32_767  # stored label maps and batches are int16, as in v2
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Labels:
         """Read ``labels`` and ``regions_class_order`` of a dataset.json.
 
         Raises:
-            DatasetError: no background 0, values that are not integers or not consecutive, a misplaced ignore
-                label, or a regions_class_order that does not fit the regions.
+            DatasetError: no background 0, values that are not integers, or without regions not consecutive, a
+                misplaced ignore label, or a regions_class_order that does not fit the regions.
         """
         declared = dataset_json.get("labels")
         if not isinstance(declared, Mapping) or not declared:
@@ -54,7 +56,8 @@ class Labels:
             raise DatasetError("dataset.json: `label_order` must name every entry of `labels` once")
         for name in declared:
             require_name(name, "label")
-        entries = tuple((str(name), _label_key(name, declared[name])) for name in names)
+        texts = _may_hold_texts(declared)
+        entries = tuple((str(name), _label_key(name, declared[name], texts=texts)) for name in names)
         order = dataset_json.get("regions_class_order")
         labels = Labels(entries, None if order is None else _class_order(order))
         labels._check()
@@ -92,6 +95,11 @@ class Labels:
         return tuple(sorted(values))
 
     @property
+    def declared_labels(self) -> tuple[int, ...]:
+        """Sorted label values with the ignore label. They are 0, 1, ... unless regions leave gaps."""
+        return self.all_labels if self.ignore_label is None else (*self.all_labels, self.ignore_label)
+
+    @property
     def foreground_labels(self) -> tuple[int, ...]:
         return tuple(value for value in self.all_labels if value != 0)
 
@@ -127,8 +135,8 @@ class Labels:
 
     @property
     def label_map_dtype(self) -> str:
-        """Type of predicted label maps: uint8, or uint16 from 255 foreground labels on."""
-        return "uint8" if len(self.foreground_labels) < 255 else "uint16"
+        """Type of predicted label maps: uint8, or uint16 where a value is 255 or more."""
+        return "uint8" if max((*self.all_labels, *(self.regions_class_order or ()))) < 255 else "uint16"
 
     def name_of(self, key: LabelKey) -> str:
         """The declared name of a key; the first one if several entries share it."""
@@ -145,14 +153,12 @@ class Labels:
         ignore = named.get("ignore")
         if isinstance(ignore, tuple):
             raise DatasetError("dataset.json: labels.ignore must be one integer, not a list")
-        values = list(self.all_labels)
-        if ignore is not None:
-            if ignore != max(values) + 1:
-                raise DatasetError(
-                    f"dataset.json: labels.ignore is {ignore} but must be the highest label, {max(values) + 1}"
-                )
-            values.append(ignore)
-        if values != list(range(len(values))):
+        highest = max(self.all_labels)
+        if ignore not in (None, highest + 1):
+            raise DatasetError(f"dataset.json: labels.ignore is {ignore} but must be the highest label, {highest + 1}")
+        values = list(self.declared_labels)
+        # An output is a position among plain labels, but a mask of any values in region training.
+        if not self.has_regions and values != list(range(len(values))):
             missing = sorted(set(range(max(values) + 1)) - set(values))
             raise DatasetError(
                 f"dataset.json: label values must be consecutive; missing: {brief(missing)}, found: {brief(values)}"
@@ -374,8 +380,20 @@ def _is_label(value: Any) -> bool:
     return number and 0 <= value <= _LABEL_MAX and value == int(value)
 
 
-def _label_key(name: str, value: Any) -> LabelKey:
-    numbers = value if isinstance(value, (list, tuple)) else [value]
+def _may_hold_texts(declared: Mapping[str, Any]) -> bool:
+    """Whether values may be written as texts: plain labels whose names are not numbers as well.
+
+    v2 converts the values of plain labels and compares those of regions as they are; where every name is a number, the
+    entries most likely stand the other way round, as in v1.
+    """
+    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in declared.values())
+    return not regions and not all(name.isdecimal() for name in declared)
+
+
+def _label_key(name: str, value: Any, *, texts: bool) -> LabelKey:
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    if texts and name != "ignore":
+        numbers = [int(each) if isinstance(each, str) and _LABEL_TEXT.fullmatch(each) else each for each in numbers]
     for number in numbers:
         if not _is_label(number):
             if name.isdecimal() and isinstance(value, str):
@@ -385,10 +403,10 @@ def _label_key(name: str, value: Any) -> LabelKey:
                 )
             raise DatasetError(
                 f"dataset.json: labels.{brief(name)} must be an integer or a list of integers, from 0 to {_LABEL_MAX},"
-                f" not {brief(value)}"
+                f" not {brief(repr(value))}"
             )
     if isinstance(value, (list, tuple)):
         if not value:
             raise DatasetError(f"dataset.json: labels.{brief(name)} is an empty list")
-        return tuple(int(number) for number in value)
-    return int(value)
+        return tuple(int(number) for number in numbers)
+    return int(numbers[0])

@@ -69,8 +69,8 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
         reference_zyx, prediction_zyx: integer arrays of one shape, any number of dimensions.
 
     Returns:
-        int64 of shape (n + 1, n + 1), n = declared values with the ignore label; the last row and column hold every
-        value that is not declared.
+        int64 of shape (n + 1, n + 1): one row and column a declared value, ascending, the ignore label included; the
+        last ones hold every value that is not declared.
 
     Raises:
         DatasetError: the shapes differ.
@@ -80,7 +80,8 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
             f"the reference has shape {reference_zyx.shape} and the prediction {prediction_zyx.shape};"
             " both must lie on the grid of the image"
         )
-    size = num_values(labels) + 1
+    values = labels.declared_labels
+    size = len(values) + 1
     code_type = np.uint16 if size * size <= 1 << 16 else np.int64
     reference, prediction = reference_zyx.reshape(-1), prediction_zyx.reshape(-1)
     histogram = np.zeros(size * size, dtype=np.int64)
@@ -91,9 +92,9 @@ def joint_histogram(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], l
         histogram[0] += reference_part.size - len(inside)  # background in both: most of a scan
         if not len(inside):
             continue
-        codes = _bounded(reference_part[inside], size - 1, code_type)
+        codes = positions(reference_part[inside], values, code_type)
         codes *= code_type(size)
-        codes += _bounded(prediction_part[inside], size - 1, code_type)
+        codes += positions(prediction_part[inside], values, code_type)
         histogram += np.bincount(codes, minlength=size * size)
     return histogram.reshape(size, size)
 
@@ -102,18 +103,19 @@ def counts_of_histogram(
     histogram: NDArray[np.int64], labels: Labels, keys: Sequence[LabelKey] | None = None
 ) -> dict[LabelKey, Counts]:
     """Counts of every evaluated label or region, or of ``keys``; voxels whose reference is the ignore label are out."""
+    row_of = {value: row for row, value in enumerate(labels.declared_labels)}
     counted = histogram
     if labels.ignore_label is not None:
         counted = histogram.copy()
-        counted[labels.ignore_label] = 0
+        counted[row_of[labels.ignore_label]] = 0
     total = int(counted.sum())
     of_reference, of_prediction = counted.sum(axis=1), counted.sum(axis=0)
     result: dict[LabelKey, Counts] = {}
     for key in labels.foreground_keys if keys is None else keys:
-        values = sorted(set(key_values(key)))
-        tp = int(counted[np.ix_(values, values)].sum())
-        fp = int(of_prediction[values].sum()) - tp
-        fn = int(of_reference[values].sum()) - tp
+        rows = sorted({row_of[value] for value in key_values(key)})
+        tp = int(counted[np.ix_(rows, rows)].sum())
+        fp = int(of_prediction[rows].sum()) - tp
+        fn = int(of_reference[rows].sum()) - tp
         result[key] = Counts(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
     return result
 
@@ -149,16 +151,25 @@ def mean_metrics(
     return mean, foreground_mean
 
 
-def num_values(labels: Labels) -> int:
-    """How many label values are declared, the ignore label included; they are 0 .. n - 1."""
-    return len(labels.all_labels) + (labels.ignore_label is not None)
+def positions(array: NDArray[Any], values: Sequence[int], dtype: type[np.integer[Any]] = np.int64) -> NDArray[Any]:
+    """A new array of where each entry stands among ``values``, which ascend from 0; ``len(values)`` for any other.
 
-
-def _bounded(values: NDArray[Any], limit: int, code_type: type[np.integer[Any]]) -> NDArray[Any]:
-    """A copy of the values in ``code_type``, everything outside 0 .. limit - 1 as ``limit``."""
-    if values.min() < 0 or values.max() >= limit:
-        return np.where((values < 0) | (values >= limit), limit, values).astype(code_type)
-    return values.astype(code_type)
+    Without gaps an entry is its own position, which saves looking it up.
+    """
+    count, limit = len(values), values[-1] + 1
+    outside = None
+    if array.size and (array.min() < 0 or array.max() >= limit):
+        outside = (array < 0) | (array >= limit)
+        array = np.where(outside, 0, array)
+    if count == limit:
+        found = array.astype(dtype)
+    else:
+        table = np.full(limit, count, dtype)
+        table[list(values)] = np.arange(count)
+        found = table[array]
+    if outside is not None:
+        found[outside] = count
+    return found
 
 
 def mean_without_nan(values: Sequence[float]) -> float:

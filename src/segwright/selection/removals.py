@@ -19,7 +19,7 @@ from scipy import ndimage
 from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
 from segwright.evaluation.manifest import Entry
-from segwright.evaluation.metrics import joint_histogram, num_values
+from segwright.evaluation.metrics import joint_histogram, positions
 from segwright.images.readers import read_label
 from segwright.selection.components import Box, Rule, bounding_box, removed_voxels
 
@@ -29,13 +29,17 @@ Histogram = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CaseState:
-    """A case within the box around its predicted foreground, compressed: label maps shrink fifty-fold."""
+    """A case within the box around its predicted foreground, compressed: label maps shrink fifty-fold.
+
+    Attributes:
+        values: the declared label values, ascending.
+    """
 
     shape_zyx: tuple[int, ...]
     dtype: str
     prediction: bytes
     reference: bytes
-    num_values: int
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,12 @@ def load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[CaseState, Hi
         )
     histogram = joint_histogram(reference_zyx, prediction_zyx, labels)
     box = bounding_box(prediction_zyx != 0) or (slice(0, 0),) * prediction_zyx.ndim
-    limit = num_values(labels)
+    values = labels.declared_labels
+    limit = values[-1] + 1
     dtype = np.dtype(np.uint8 if limit <= 255 else np.uint16)
     cropped = [_compact(array[box], limit, dtype) for array in (prediction_zyx, reference_zyx)]
     packed = [zlib.compress(array.tobytes(), 1) for array in cropped]
-    return CaseState(cropped[0].shape, dtype.str, packed[0], packed[1], limit), histogram
+    return CaseState(cropped[0].shape, dtype.str, packed[0], packed[1], values), histogram
 
 
 def try_rules(task: tuple[CaseState, tuple[Rule, ...], tuple[Rule, ...]]) -> tuple[CaseState, list[Removed]]:
@@ -81,8 +86,7 @@ def try_rules(task: tuple[CaseState, tuple[Rule, ...], tuple[Rule, ...]]) -> tup
             prediction_zyx[box][removed] = 0
     if accepted:
         packed = zlib.compress(prediction_zyx.tobytes(), 1)
-        state = CaseState(state.shape_zyx, state.dtype, packed, state.reference, state.num_values)
-    size = state.num_values + 1
+        state = CaseState(state.shape_zyx, state.dtype, packed, state.reference, state.values)
     boxes = _boxes_of_values(prediction_zyx, candidates)
     removals: list[Removed] = []
     for rule in candidates:
@@ -90,7 +94,8 @@ def try_rules(task: tuple[CaseState, tuple[Rule, ...], tuple[Rule, ...]]) -> tup
         if box is None:
             removals.append(Removed(np.zeros(0, np.int64), np.zeros(0, np.int64)))
             continue
-        pairs = reference_zyx[box][removed].astype(np.int64) * size + prediction_zyx[box][removed]
+        rows, columns = (positions(array[box][removed], state.values) for array in (reference_zyx, prediction_zyx))
+        pairs = rows * (len(state.values) + 1) + columns
         removals.append(Removed(*np.unique(pairs, return_counts=True)))
     return state, removals
 
@@ -108,9 +113,9 @@ def after_removal(histogram: Histogram, removed: Removed) -> Histogram:
 
 
 def _compact(array_zyx: NDArray[Any], limit: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array in a small type; values that are not declared become ``limit``, as in the count table."""
-    undeclared = (array_zyx < 0) | (array_zyx >= limit)
-    return np.where(undeclared, limit, array_zyx).astype(dtype)
+    """The array in a small type; values below 0 or above ``limit``, none of them declared, become ``limit``."""
+    beyond = (array_zyx < 0) | (array_zyx >= limit)
+    return np.where(beyond, dtype.type(limit), array_zyx).astype(dtype)
 
 
 def _boxes_of_values(prediction_zyx: NDArray[Any], candidates: Sequence[Rule]) -> dict[Rule, Box]:

@@ -48,10 +48,10 @@ def test_the_largest_numbers_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": {"background": 0, "a": 2**40}}, "from 0 to 65535"),  # all missing values were listed: gigabytes
-        ({"labels": {"background": 0, "a": -1}}, "from 0 to 65535"),
-        ({"labels": {"background": 0, "a": float("inf")}}, "from 0 to 65535"),
-        ({"labels": {"background": 0, "a": 60_000}}, "must be consecutive"),
+        ({"labels": {"background": 0, "a": 2**40}}, "from 0 to 32767"),  # all missing values were listed: gigabytes
+        ({"labels": {"background": 0, "a": -1}}, "from 0 to 32767"),
+        ({"labels": {"background": 0, "a": float("inf")}}, "from 0 to 32767"),
+        ({"labels": {"background": 0, "a": 30_000}}, "must be consecutive"),
         ({"labels": {"background": 0, "a": {"b": 1}}}, "must be an integer"),
         ({"label_order": 5}, "label_order"),
         ({"label_order": [["background"], "a"]}, "label_order"),

@@ -22,6 +22,7 @@ from segwright.core.dataset import (
 from segwright.core.errors import DatasetError
 
 BRATS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+BRATS_ORIGINAL = {"background": 0, "whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
 
 
 def labels(entries: dict[str, Any], order: list[int] | None = None) -> Labels:
@@ -41,6 +42,32 @@ def test_regions_are_one_output_each_in_declared_order() -> None:
     assert regions.has_regions and regions.num_outputs == 3
     assert regions.foreground_keys == ((1, 2, 3), (2, 3), 3) and regions.foreground_labels == (1, 2, 3)
     assert regions.name_of((2, 3)) == "core" and regions.name_of(3) == "enhancing"
+
+
+def test_regions_may_leave_gaps_between_label_values() -> None:
+    """v2 compares regions with label values and never takes a value for a position; only its optional check refuses."""
+    regions = labels(BRATS_ORIGINAL, [2, 1, 4])
+    assert regions.all_labels == (0, 1, 2, 4) == regions.declared_labels
+    assert regions.foreground_labels == (1, 2, 4) and regions.num_outputs == 3
+    assert regions.foreground_keys == ((1, 2, 4), (1, 4), (4,)) and regions.regions_class_order == (2, 1, 4)
+    ignoring = labels(BRATS_ORIGINAL | {"ignore": 5}, [2, 1, 4])
+    assert ignoring.declared_labels == (0, 1, 2, 4, 5) and ignoring.annotated_key == (-1, 0, 1, 2, 4)
+    with pytest.raises(DatasetError, match="must be the highest label, 5"):
+        labels(BRATS_ORIGINAL | {"ignore": 3}, [2, 1, 4])
+
+
+@pytest.mark.parametrize(("highest", "dtype"), [(254, "uint8"), (255, "uint16"), (4000, "uint16")])
+def test_label_maps_hold_every_value_of_regions_with_gaps(highest: int, dtype: str) -> None:
+    entries = {"background": 0, "whole": [1, highest], "core": highest}
+    assert labels(entries, [1, highest]).label_map_dtype == dtype
+    assert labels({"background": 0, "whole": [1, 2], "core": 2}, [1, highest]).label_map_dtype == dtype
+
+
+def test_values_of_plain_labels_may_be_texts() -> None:
+    """v2 converts them to integers."""
+    spelled = labels({"background": "0", "organ": "1", "7": ["02"], "ignore": 3})
+    assert spelled == labels({"background": 0, "organ": 1, "7": [2], "ignore": 3})
+    assert spelled.to_json()["labels"] == {"background": 0, "organ": 1, "7": [2], "ignore": 3}
 
 
 def test_a_list_of_one_value_is_no_region_training() -> None:
@@ -67,6 +94,15 @@ def test_the_ignore_label_is_no_output() -> None:
         ({"background": 0, "a": []}, None, "empty list"),
         ({"background": 0, "a": 1, "ignore": 5}, None, "must be the highest label, 2"),
         ({"background": 0, "a": 1, "ignore": [2]}, None, "must be one integer"),
+        ({"background": 0, "a": 1, "ignore": "2"}, None, "labels.ignore must be an integer .* not '2'"),
+        ({"background": "0", "a": "one"}, None, "labels.a must be an integer .* not 'one'"),
+        ({"background": "0", "a": "-1"}, None, "must be an integer"),
+        ({"background": "0", "a": "2"}, None, r"missing: \[1\]"),
+        ({"background": 0, "whole": [1, 2], "core": "2"}, [1, 2], "labels.core must be an integer .* not '2'"),
+        ({"0": "background", "1": "liver"}, None, "the other way round"),
+        ({"0": "0", "1": "17"}, None, "the other way round"),
+        ({"background": 0, "1": "liver"}, None, "the other way round"),
+        ({"background": 0, "whole": [1, 40_000], "core": 1}, [1, 1], "from 0 to 32767"),
         (BRATS, None, "one label value for each of the 3 regions"),
         (BRATS, [1, 2], "one label value for each of the 3 regions"),
     ],
@@ -76,9 +112,12 @@ def test_bad_labels_are_refused(entries: dict[str, Any], order: list[int] | None
         labels(entries, order)
 
 
-@pytest.mark.parametrize("entries", [{"background": 0, "a": 1, "ignore": 2}, BRATS])
-def test_labels_round_trip(entries: dict[str, Any]) -> None:
-    original = labels(entries, [1, 2, 3] if entries is BRATS else None)
+@pytest.mark.parametrize(
+    ("entries", "order"),
+    [({"background": 0, "a": 1, "ignore": 2}, None), (BRATS, [1, 2, 3]), (BRATS_ORIGINAL, [2, 1, 4])],
+)
+def test_labels_round_trip(entries: dict[str, Any], order: list[int] | None) -> None:
+    original = labels(entries, order)
     assert Labels.from_json(original.to_json()) == original
     assert list(original.to_json()["labels"]) == list(entries)
 
@@ -174,6 +213,7 @@ def test_listed_cases(folder: Path) -> None:
         ("file_ending", None, "`file_ending` is missing"),
         ("channel_names", None, "`channel_names` is missing"),
         ("channel_names", {"1": "T1"}, 'must be "0", "1"'),
+        ("channel_names", {"1": "T1", "2": "T2"}, 'must be "0", "1"'),
         ("channel_names", ["T1"], "`channel_names` is missing"),
     ],
 )

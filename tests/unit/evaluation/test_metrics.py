@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
-from segwright.evaluation.metrics import Counts, case_metrics, joint_histogram, mean_metrics
+from segwright.evaluation.metrics import Counts, case_metrics, joint_histogram, mean_metrics, positions
 
 PLAIN = Labels((("background", 0), ("a", 1), ("b", 2)))
 REGIONS = Labels((("background", 0), ("whole", (1, 2, 3)), ("core", (2, 3)), ("tip", 3)), (1, 2, 3))
 IGNORE = Labels((("background", 0), ("a", 1), ("b", 2), ("ignore", 3)))
 REGIONS_IGNORE = Labels((("background", 0), ("whole", (1, 2)), ("core", (2,)), ("ignore", 3)), (1, 2))
+
+GAPS = Labels((("background", 0), ("whole", (1, 3)), ("core", 3), ("ignore", 4)), (1, 3))
 
 
 def by_masks(reference: np.ndarray, prediction: np.ndarray, labels: Labels) -> dict:
@@ -33,7 +35,7 @@ def by_masks(reference: np.ndarray, prediction: np.ndarray, labels: Labels) -> d
     return result
 
 
-@pytest.mark.parametrize("labels", [PLAIN, REGIONS, IGNORE, REGIONS_IGNORE])
+@pytest.mark.parametrize("labels", [PLAIN, REGIONS, IGNORE, REGIONS_IGNORE, GAPS])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), dtype=st.sampled_from(["uint8", "int16", "int32", "uint16"]))
 def test_counts_equal_masks(labels: Labels, seed: int, dtype: str) -> None:
@@ -55,6 +57,27 @@ def test_chunks_and_air_do_not_change_counts() -> None:
 def test_negative_values_are_counted_as_undeclared() -> None:
     histogram = joint_histogram(np.array([-1, 0, 1], np.int16), np.array([1, 1, 1], np.uint8), PLAIN)
     assert histogram[3, 1] == 1 and histogram[0, 1] == 1 and histogram[1, 1] == 1
+
+
+def test_a_table_has_as_many_rows_as_values_however_far_apart_they_are() -> None:
+    far = Labels((("background", 0), ("whole", (3, 300, 30_000)), ("core", 30_000)), (3, 30_000))
+    values = np.array([-5, 0, 3, 4, 300, 30_000, 32_000], np.int16)
+    reference, prediction = (array.reshape(1, 7, 7) for array in np.meshgrid(values, values))
+    histogram = joint_histogram(reference, prediction, far)
+    assert histogram.shape == (5, 5)
+    assert histogram[3, 2] == 1 and histogram[0, 4] == 3 and histogram[4, 4] == 9  # of undeclared values there are 3
+    assert case_metrics(reference, prediction, far) == by_masks(reference, prediction, far)
+    assert case_metrics(reference, prediction, far)[3, 300, 30_000] == Counts(tp=9, fp=12, fn=12, tn=16)
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 1, 2, 4), (0, 300)])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32"])
+def test_positions_among_declared_values(values: tuple[int, ...], dtype: str) -> None:
+    array = np.array([[0, 1, 2, 3, 4, 100]], dtype)
+    found = positions(array, values)
+    expected = [values.index(value) if value in values else len(values) for value in array[0].tolist()]
+    assert found.tolist() == [expected] and found.dtype == np.int64
+    assert array.tolist() == [[0, 1, 2, 3, 4, 100]] and positions(array[:, :0], values).shape == (1, 0)
 
 
 def test_absent_structure_is_nan_and_false_alarm_is_zero() -> None:

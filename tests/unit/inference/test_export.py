@@ -59,6 +59,17 @@ def test_regions_are_written_in_order_and_later_ones_win() -> None:
     assert set(np.unique(label)) == {0, 1, 2}
 
 
+def test_regions_may_write_any_value() -> None:
+    regions = {"labels": {"background": 0, "whole": [2, 300], "core": [300]}, "regions_class_order": [2, 300]}
+    plan, properties, scores = case(regions)
+    label = labels_from_logits(scores, properties, plan)
+    full = resampled(scores, (10, 7, 10))
+    expected = np.where(full[1] > 0, 300, np.where(full[0] > 0, 2, 0))
+    np.testing.assert_array_equal(label.transpose(2, 0, 1)[1:11, 2:9, 0:10], expected)
+    assert label.dtype == np.uint16 and set(np.unique(label)) == {0, 2, 300}
+    np.testing.assert_array_equal(decide(to_probabilities(full, plan.labels), plan.labels), expected)
+
+
 @pytest.mark.parametrize("labels", [PLAIN, REGIONS])
 def test_averaged_probabilities_are_thresholded_at_one_half(labels: dict[str, Any]) -> None:
     plan, properties, scores = case(labels)

@@ -14,6 +14,7 @@ from .conftest import blobs
 PLAIN = {"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}
 IGNORE = {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}}
 REGIONS = {"labels": {"background": 0, "whole": [1, 3, 2], "core": [2], "edge": 3}, "regions_class_order": [1, 2, 3]}
+GAPS = {"labels": {"background": 0, "whole": [3, 1], "edge": [3], "ignore": 4}, "regions_class_order": [1, 3]}
 BOTH = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
 
 
@@ -24,6 +25,7 @@ BOTH = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "r
         (IGNORE, (1, 2, (-1, 0, 1, 2))),
         (REGIONS, ((1, 3, 2), (2,), 3)),
         (BOTH, ((1, 2), 2, (-1, 0, 1, 2))),
+        (GAPS, ((3, 1), (3,), (-1, 0, 1, 3))),
     ],
 )
 def test_keys_order_and_draws(facts: dict, keys: tuple) -> None:

@@ -65,6 +65,8 @@ def blobs(rng: np.random.Generator, structures: int, noise: float) -> tuple[np.n
         ({"background": 0, "a": 1, "b": 2, "c": 3, "d": 4, "ignore": 5}, None),
         ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "tip": 3}, [1, 2, 3]),
         ({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, [1, 2]),
+        ({"background": 0, "whole": [1, 2, 4], "core": [1, 4], "tip": [4]}, [2, 1, 4]),  # 3 is not declared
+        ({"background": 0, "whole": [1, 4], "tip": 4, "ignore": 5}, [1, 4]),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
