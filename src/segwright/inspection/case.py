@@ -5,8 +5,7 @@ Whatever is wrong with the case's data becomes a problem in its record; only bug
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,7 @@ class Expectations:
         foreground_labels: label values that are neither background nor ignore.
         file_ending: of all images and label maps.
         test: test images have no label map.
+        listed: dataset.json names every file, so that channels go by their place there and not by their names.
     """
 
     folder: Path
@@ -57,18 +57,19 @@ class Expectations:
     foreground_labels: tuple[int, ...]
     file_ending: str
     test: bool = False
+    listed: bool = False
 
     @staticmethod
     def of(dataset: Dataset, reader: str, *, test: bool = False) -> Expectations:
-        ignore = dataset.labels.ignore_label
         return Expectations(
             folder=dataset.folder,
             reader=reader,
             channel_names=dataset.channel_names,
-            declared_labels=dataset.labels.all_labels + (() if ignore is None else (ignore,)),
+            declared_labels=dataset.labels.declared_labels,
             foreground_labels=dataset.labels.foreground_labels,
             file_ending=dataset.file_ending,
             test=test,
+            listed="dataset" in dataset.description and not test,
         )
 
     def digest(self, case_id: str, files: Sequence[str]) -> str:
@@ -76,6 +77,7 @@ class Expectations:
         versions = [VERSION, STAGE_VERSION["inspection"]]
         return json_digest([
             versions, case_id, list(files), self.reader, len(self.channel_names), self.declared_labels, self.test,
+            *(["listed"] if self.listed else []),
         ])  # fmt: skip
 
 
@@ -95,7 +97,7 @@ def inspect_case(case: Case, expected: Expectations, store: Path) -> CaseRecord:
     label = _read_label(case, expected, problems)
     _check_channels(case, images, blank.image_digests, expected, problems)
     _check_grids(images, case, label, problems)
-    for file, image in images.items():
+    for file, image in dict(images).items():
         find_infinite_voxels(image.array_czyx, file, problems.add)
     nothing_to_see = label is not None and not label.array_zyx.any()
     find_constant_channels(images, problems.add, may_be_constant=expected.test or nothing_to_see)
@@ -106,7 +108,7 @@ def inspect_case(case: Case, expected: Expectations, store: Path) -> CaseRecord:
         record = replace(record, label_voxels=voxels)
         find_label_problems(voxels, expected.declared_labels, expected.foreground_labels, case.label_file, problems.add)
         if not problems.has_errors:
-            fingerprint, counts = _fingerprint(list(images.values()), label, case, problems)
+            fingerprint, counts = _fingerprint([image for _, image in images], label, case, problems)
             record = replace(record, fingerprint=fingerprint)
     record = replace(record, problems=tuple(problems.found))
     return record if record.has_errors else save_record(store, record, key, counts)
@@ -171,15 +173,18 @@ def _hash_files(case: Case, expected: Expectations, problems: _Problems) -> Case
     )
 
 
-def _read_images(case: Case, reader: str, problems: _Problems) -> dict[Path, Image]:
-    """Every readable channel file, in channel order; the others become problems."""
+def _read_images(case: Case, reader: str, problems: _Problems) -> list[tuple[Path, Image]]:
+    """Every readable channel file, in channel order; the others become problems.
+
+    A dataset.json may list a file as several channels, to be normalised in several ways; it is read once.
+    """
     images: dict[Path, Image] = {}
-    for file in case.image_files:
+    for file in dict.fromkeys(case.image_files):
         try:
             images[file] = read_channels([file], reader)[0]
         except (SegwrightError, OSError) as error:
             problems.add_failure("image_unreadable", file, error)
-    return images
+    return [(file, images[file]) for file in case.image_files if file in images]
 
 
 def _read_label(case: Case, expected: Expectations, problems: _Problems) -> LabelMap | None:
@@ -196,31 +201,35 @@ def _read_label(case: Case, expected: Expectations, problems: _Problems) -> Labe
         return None
 
 
-def _stored_facts(case: Case, images: Mapping[Path, Image]) -> dict[str, Any]:
+def _stored_facts(case: Case, images: Sequence[tuple[Path, Image]]) -> dict[str, Any]:
     """Fields of the record that come from decoded images."""
     if not images:
         return {}
-    kinds = {image.stored_dtype for image in images.values()}
+    kinds = {image.stored_dtype for _, image in images}
     complete = len(images) == len(case.image_files)
     return {
-        "channels": sum(len(image.array_czyx) for image in images.values()),
-        "geometry": next(iter(images.values())).geometry,
+        "channels": sum(len(image.array_czyx) for _, image in images),
+        "geometry": images[0][1].geometry,
         "stored_dtype": kinds.pop() if len(kinds) == 1 else "mixed",
-        "pixel_digest": pixel_digest([image.array_czyx for image in images.values()]) if complete else None,
+        "pixel_digest": pixel_digest([image.array_czyx for _, image in images]) if complete else None,
     }
 
 
 def _check_channels(
-    case: Case, images: Mapping[Path, Image], digests: Sequence[str], expected: Expectations, problems: _Problems
+    case: Case,
+    images: Sequence[tuple[Path, Image]],
+    digests: Sequence[str],
+    expected: Expectations,
+    problems: _Problems,
 ) -> None:
     """As many channels as declared (method 1.5 point 7), numbered from 0000; one a file, or one file with all."""
     declared, n_files = len(expected.channel_names), len(case.image_files)
-    holding_several = [file for file, image in images.items() if len(image.array_czyx) > 1]
-    found = sum(len(image.array_czyx) for image in images.values()) + n_files - len(images)
+    holding_several = [(file, len(image.array_czyx)) for file, image in images if len(image.array_czyx) > 1]
+    found = sum(len(image.array_czyx) for _, image in images) + n_files - len(images)
     wanted = f"dataset.json declares {declared} ({', '.join(expected.channel_names)})"
     if holding_several and (n_files > 1 or found != declared):
-        file = holding_several[0]
-        message = f"the file holds {len(images[file].array_czyx)} channels (it is 4-D or in colour)"
+        file, several = holding_several[0]
+        message = f"the file holds {several} channels (it is 4-D or in colour)"
         wanted = wanted if n_files == 1 else f"the case has {n_files} channel files"
         problems.add("error", "channel_count", file, f"{message} but {wanted}", "split it into one 3-D file a channel")
     elif found != declared:
@@ -233,22 +242,23 @@ def _check_channels(
             problems.add(
                 "warning", "channel_repeated", file, message, "put the right channel there, if that is a mistake"
             )
-    suffixes = [re.search(r"_(\d{4})(\.[^/]*)?$", file.name) for file in case.image_files]
-    numbers = [int(suffix.group(1)) for suffix in suffixes if suffix]
-    if len(numbers) == n_files and numbers != list(range(n_files)):
+    if expected.listed:
+        return
+    numbers = [int(file.name.removesuffix(expected.file_ending)[-4:]) for file in case.image_files]
+    if numbers != list(range(n_files)):
         missing = min(set(range(n_files)) - set(numbers))
         message = f"channel {missing:04d} is missing (there are {', '.join(f'{number:04d}' for number in numbers)})"
         problems.add("error", "channel_numbers", None, message, "add the channel, or number the files from 0000")
 
 
-def _check_grids(images: Mapping[Path, Image], case: Case, label: LabelMap | None, problems: _Problems) -> None:
+def _check_grids(images: Sequence[tuple[Path, Image]], case: Case, label: LabelMap | None, problems: _Problems) -> None:
     """Compare further channels and the label map with the first channel (method 1.5 point 7).
 
     Within tolerance nothing is said: the first channel's grid is used for all.
     """
     if not images:
         return
-    (first, reference), *others = [(file, image.geometry) for file, image in images.items()]
+    (first, reference), *others = [(file, image.geometry) for file, image in images]
     grids = [("channel", file, geometry) for file, geometry in others]
     if label is not None and case.label_file is not None:
         grids.append(("label map", case.label_file, label.geometry))

@@ -53,14 +53,14 @@ def find_infinite_voxels(image_czyx: NDArray[np.float32], file: Path, add: AddPr
     add("error", "not_finite", file, message, "replace them, for example by the background value, and save it again")
 
 
-def find_constant_channels(images: Mapping[Path, Image], add: AddProblem, *, may_be_constant: bool) -> None:
+def find_constant_channels(images: Sequence[tuple[Path, Image]], add: AddProblem, *, may_be_constant: bool) -> None:
     """An image without any contrast is an error, or a warning if it ``may_be_constant``.
 
     That is a test image, or one whose label map is empty, as a blank slice among 2-D images.
 
     One constant channel among others only warns: a sequence may be blank in one patient.
     """
-    channels = [(file, channel) for file, image in images.items() for channel in image.array_czyx]
+    channels = [(file, channel) for file, image in images for channel in image.array_czyx]
     constant = [
         (index, file, float(channel_zyx.flat[0]))
         for index, (file, channel_zyx) in enumerate(channels)

@@ -12,9 +12,11 @@ import pytest
 
 from segwright.core.dataset import load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.files import read_json
 from segwright.inspection.checks import Checks, collect_checks, read_checks, require_valid, write_checks
 from segwright.inspection.dataset import inspect_dataset
 from segwright.inspection.names import clashing_names, unusable_reason
+from segwright.inspection.records import read_batch
 
 from .conftest import SHAPE, RawDataset, random_image, two_labels
 
@@ -116,6 +118,68 @@ def test_all_errors_come_in_one_message(raw: RawDataset) -> None:
     assert "3 errors" in text
     for part in ("labelsTr/a.nrrd: the label map is missing", "imagesTr/b_0000.nrrd", "numTraining is 4"):
         assert part in text
+
+
+def _listed(*names: str) -> dict[str, Any]:
+    """What dataset.json says of case b alone, with these files as its channels."""
+    return {
+        "channel_names": {str(index): f"T{index + 1}" for index in range(len(names))},
+        "numTraining": 1,
+        "dataset": {"b": {"images": [f"{name}.nrrd" for name in names], "label": LABEL}},
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("img/scan_0012",), ("t1/pat_0007", "t2/pat_0007"), ("img/b_0001", "img/b_0000"), ("img/b_0003", "img/other")],
+)
+def test_names_of_listed_files_are_free(raw: RawDataset, names: tuple[str, ...]) -> None:
+    """v2 takes the files in the order in which dataset.json lists them and looks at no name."""
+    raw.describe(**_listed(*names))
+    for seed, (folder, stem) in enumerate(name.split("/") for name in names):
+        (raw.folder / folder).mkdir(exist_ok=True)
+        raw.image(stem, random_image(seed), folder=folder)
+    assert raw.inspect().problems == ()
+    assert read_batch(raw.batch_file).cases["b"].image_files == tuple(f"{name}.nrrd" for name in names)
+
+
+def test_names_count_again_when_files_are_no_longer_listed(raw: RawDataset) -> None:
+    _misnumbered(raw)
+    raw.describe(**_listed("imagesTr/b_0001"))
+    assert raw.inspect().problems == ()
+    raw.describe()
+    assert _found(raw.inspect()) == [("error", "channel_numbers", "b", "")]
+
+
+def test_a_file_listed_twice_is_two_channels(raw: RawDataset) -> None:
+    """To be normalised in two ways."""
+    raw.describe(**_listed("imagesTr/b_0000", "imagesTr/b_0000"))
+    inspect_dataset(raw.folder, raw.output)
+    assert _found(read_checks(raw.output / "checks.json")) == [("warning", "channel_repeated", "b", IMAGE)]
+    fingerprint = read_json(raw.output / "dataset_fingerprint.json")["foreground_intensity_properties_per_channel"]
+    assert list(fingerprint) == ["0", "1"] and fingerprint["0"] == fingerprint["1"]
+
+
+@pytest.mark.parametrize(("spoil", "code"), [(_image_with(np.nan), "not_finite"), (_cut, "image_unreadable")])
+def test_a_bad_file_listed_twice_is_told_once(raw: RawDataset, spoil: Callable[[RawDataset], None], code: str) -> None:
+    spoil(raw)
+    raw.describe(**_listed("imagesTr/b_0000", "imagesTr/b_0000"))
+    assert _found(raw.inspect()) == [("error", code, "b", IMAGE), ("warning", "channel_repeated", "b", IMAGE)]
+
+
+def test_gaps_between_the_values_of_regions_are_undeclared(raw: RawDataset) -> None:
+    labels = {"background": 0, "whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+    raw.describe(labels=labels, regions_class_order=[2, 1, 4])
+    label_zyx = two_labels()
+    label_zyx[1, 1, 1] = 4
+    for name in "abc":
+        raw.label(name, label_zyx)
+    assert raw.inspect().problems == ()
+    label_zyx[1, 1, 2] = 3
+    raw.label("b", label_zyx)
+    checks = raw.inspect()
+    assert _found(checks) == [("error", "label_undeclared", "b", LABEL)]
+    assert "3 (1 voxels); declared are 0, 1, 2, 4" in checks.problems[0].message
 
 
 def test_channels_are_compared_with_each_other(raw: RawDataset) -> None:
