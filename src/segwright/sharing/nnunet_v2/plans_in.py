@@ -6,6 +6,7 @@ error that names it, never ignored: a model must not predict otherwise than the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,7 @@ _HARMLESS_ARGUMENTS: Mapping[str, tuple[Any, ...]] = {
 }
 """Further arguments of nnU-Net's networks, with the values that change nothing."""
 _HARMLESS_NORM = {"track_running_stats": (False,), "momentum": (0.1, None)}
+_CHANNEL_KEY = re.compile(r"[0-9]{1,4}")
 _ROLES = ("data", "seg", "probabilities")
 _RESAMPLING_DEFAULTS = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": False}
 """What nnU-Net's function assumes for arguments that the plans leave out."""
@@ -100,7 +102,9 @@ def plans_from_v2(record: Any, needed: Iterable[str], where: str) -> Plans:
 
 
 def facts_from_v2(record: Any, plans: Plans, where: str) -> dict[str, Any]:
-    """The content of a model's dataset.json, with the names of today and channels in order.
+    """The content of a model's dataset.json, with the names of today, labels as integers and channels from 0 on.
+
+    nnU-Net counts the channels and looks at no key: those that begin with 1, or are written 0000, are numbered anew.
 
     Raises:
         DatasetError: channels, labels or file ending are missing or wrong, or the reader cannot read the files.
@@ -108,19 +112,24 @@ def facts_from_v2(record: Any, plans: Plans, where: str) -> dict[str, Any]:
     if not isinstance(record, Mapping):
         raise DatasetError(f"{where}: must hold a JSON object")
     channels = record.get("channel_names", record.get("modality"))
-    if not isinstance(channels, Mapping) or sorted(map(str, channels)) != sorted(map(str, range(len(channels)))):
+    if (
+        not isinstance(channels, Mapping)
+        or not all(_CHANNEL_KEY.fullmatch(str(key)) for key in channels)
+        or len({int(key) for key in channels}) != len(channels)
+    ):
         raise DatasetError(f'{where}: `channel_names` must be like {{"0": "T1", "1": "T2"}}')
     if not channels or not isinstance(record.get("file_ending"), str):
         raise DatasetError(f"{where}: `channel_names` or `file_ending` is missing")
     try:
-        Labels.from_json(record)
+        labels = Labels.from_json(record).to_json()["labels"]
         choose_reader(record["file_ending"], override=plans.reader)
     except DatasetError as error:
         raise DatasetError(f"{where}: {error}") from error
     except (TypeError, ValueError) as problem:
         raise DatasetError(f"{where}: labels or regions_class_order are not valid ({problem})") from problem
-    ordered = {str(index): str(channels[str(index)]) for index in range(len(channels))}
-    return {**{key: value for key, value in record.items() if key != "modality"}, "channel_names": ordered}
+    ordered = {str(index): str(channels[key]) for index, key in enumerate(sorted(channels, key=int))}
+    kept = {key: value for key, value in record.items() if key != "modality"}
+    return {**kept, "channel_names": ordered, "labels": labels}
 
 
 def require_same(first: Plans, other: Plans, names: str) -> None:

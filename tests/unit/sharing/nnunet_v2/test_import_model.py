@@ -17,6 +17,7 @@ import torch
 
 from segwright.core.errors import DamagedFileError, DatasetError, ModelError, PlansError, SegwrightError, SettingsError
 from segwright.core.files import read_json
+from segwright.images.readers import read_label
 from segwright.networks.weights import canonical_state, load_weights
 from segwright.selection.components import Rule
 from segwright.sharing.model import open_model
@@ -220,12 +221,40 @@ def test_labels_regions_and_channels(root: Root, tmp_path: Path) -> None:
         assert model.channel_names == ("MRI",) and "modality" not in read_json(model.folder / "dataset.json")
 
 
+def test_regions_with_gaps_between_label_values_predict(root: Root, tmp_path: Path) -> None:
+    """Two foreground values are two channels of the cascade; its network and the first stage's have three outputs."""
+    facts = {
+        **made.FACTS,
+        "labels": {"background": 0, "whole": [1, 4], "core": [4], "rim": 1},
+        "regions_class_order": [1, 4, 1],
+    }
+    made.model_folder(root, "3d_lowres", ("0",), facts=facts)
+    folder = made.model_folder(root, "3d_cascade_fullres", ("0",), facts=facts)
+    made.crossval(folder / "crossval_results_folds_0", 0.8, [[1, 4]])
+    write_case(tmp_path / "images", "a", 1)
+    with open_model(imported(root, tmp_path, configurations=["3d_cascade_fullres"])) as model:
+        assert model.labels.foreground_labels == (1, 4) and model.rules == (Rule((1, 4)),)
+        files = predict_with_model(model, tmp_path / "images", tmp_path / "segmentations", workers=0)
+    values = np.unique(read_label(files["a"], "SimpleITKIO").array_zyx)
+    assert set(values) <= {0, 1, 4} and len(values) > 1
+
+
+def test_labels_written_as_texts_become_numbers(root: Root, tmp_path: Path) -> None:
+    facts = {**made.FACTS, "labels": {"background": "0", "organ": "1", "lesion": "2"}}
+    made.model_folder(root, "3d_fullres", ("0",), facts=facts)
+    with open_model(imported(root, tmp_path)) as model:
+        assert model.labels.all_labels == (0, 1, 2)
+        assert read_json(model.folder / "dataset.json")["labels"] == made.FACTS["labels"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
         ({"labels": {"background": 0, "a": 2}}, DatasetError, "dataset.json: .*consecutive"),
         ({"labels": None}, DatasetError, "dataset.json: .*labels"),
-        ({"channel_names": {"1": "MRI"}}, DatasetError, "channel_names"),
+        ({"channel_names": {"MRI": "0"}}, DatasetError, "channel_names"),
+        ({"channel_names": {"0": "MRI", "00": "CT"}}, DatasetError, "channel_names"),
+        ({"channel_names": {}}, DatasetError, "channel_names"),
         ({"channel_names": {"0": "MRI", "1": "CT"}}, ModelError, "for 1 channels, but .* declares 2"),
         ({"file_ending": ".png"}, DatasetError, "SimpleITKIO cannot read .png"),
         ({"file_ending": None}, DatasetError, "file_ending"),

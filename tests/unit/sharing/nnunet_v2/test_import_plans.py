@@ -9,7 +9,7 @@ import pytest
 
 from segwright.core.errors import PlansError
 from segwright.core.plans import Resampling
-from segwright.sharing.nnunet_v2.plans_in import plans_from_v2
+from segwright.sharing.nnunet_v2.plans_in import facts_from_v2, plans_from_v2
 from tests.unit.sharing.nnunet_v2 import made
 
 RESIDUAL = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
@@ -120,3 +120,11 @@ def test_other_files_are_refused() -> None:
         old = made.old_style(made.plans_record())
         old["configurations"]["3d_fullres"]["UNet_class_name"] = "UNet of old"
         read(old)
+
+
+@pytest.mark.parametrize("keys", [("0", "1"), ("1", "2"), ("0000", "0001"), ("3", "12")])
+def test_channels_are_numbered_from_zero(keys: tuple[str, str]) -> None:
+    """nnU-Net only counts them; keys go by number, however the file orders them."""
+    facts = {**made.FACTS, "channel_names": {keys[1]: "T2", keys[0]: "T1"}}
+    names = facts_from_v2(facts, read(made.plans_record()), "model/dataset.json")["channel_names"]
+    assert list(names.items()) == [("0", "T1"), ("1", "T2")]
