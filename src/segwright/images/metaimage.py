@@ -1,7 +1,8 @@
 """MetaImage (.mha) headers, checked before ITK sees them: ITK crashes on some that are damaged, such as `NDims = -1`.
 
 Keys, types and their order: the MetaIO documentation of ITK (a header is lines `Key = value`, the last of which is
-``ElementDataFile``; lists have as many entries as the image has dimensions).
+``ElementDataFile``; lists have as many entries as the image has dimensions). Other keys are free: ITK writes an image's
+meta data there, such as DICOM's `0008|0060 = MR`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from segwright.core.errors import DatasetError
 from segwright.images.limits import DEFLATE_RATIO, require_plausible
 
-_HEADER_BYTES_MAX = 1 << 16
-_KEY_CHARACTERS, _VALUE_CHARACTERS = 100, 2000
+_HEADER_BYTES_MAX, _LINES_MAX = 1 << 20, 4096  # MetaIO takes 32 KiB of memory a line
+_KEY_BYTES_MAX, _VALUE_BYTES_MAX, _TEXT_BYTES_MAX = 254, 32767, 254  # MetaIO's buffers, less the byte that ends a text
 _CHUNK_BYTES = 1 << 20
 _ZLIB_OR_GZIP = 47  # zlib's code for "either header, and its checksum"
 _DIMENSIONS, _CHANNELS_MAX = (2, 3, 4), 64
@@ -26,7 +27,11 @@ _ITEM_BYTES = {
 _VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "CenterOfRotation")
 _MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 _NUMBERS = ("CompressedDataSize", "ElementNumberOfChannels", "CompressionLevel")
+_TEXTS = ("Comment", "Name", "ObjectType", "ObjectSubType", "AcquisitionDate")  # copied without regard to their length
 _LAST = "ElementDataFile"
+_USED = {"NDims", "DimSize", "HeaderSize", "ElementType", "CompressedData", *_VECTORS, *_MATRICES, *_NUMBERS, _LAST}
+_LINE = re.compile(rb"\s*+([^=:\r\n]*+)[^=:]*+[=:][=: \t]*+([^\n]*+)\n?")
+"""As MetaIO takes a header apart: a key ends at `=` or `:`, which may come lines later, its value with the line."""
 
 
 def check_metaimage(path: Path) -> None:
@@ -35,7 +40,7 @@ def check_metaimage(path: Path) -> None:
     Raises:
         DatasetError: it is no MetaImage header, contradicts itself, or its pixels are not in the file itself.
     """
-    fields = _fields(path)
+    fields, _ = _header(path)
     if fields[_LAST] != "LOCAL":
         raise DatasetError(f"{path}: no pixels in the file itself; save header and pixels as one file")
     dimensions = _whole(path, fields, "NDims")
@@ -70,14 +75,14 @@ def verify_pixels(path: Path) -> None:
     Raises:
         DatasetError: the stream is truncated, damaged, or not as long as the header says.
     """
-    fields = _fields(path)
+    fields, start = _header(path)
     if fields.get("CompressedData", "")[:1].lower() not in ("t", "1"):  # all that MetaIO looks at
         return
     values = math.prod(int(size) for size in fields["DimSize"].split()) * int(fields.get("ElementNumberOfChannels", 1))
     expected = values * _ITEM_BYTES[fields["ElementType"]]
     decoder, found = zlib.decompressobj(_ZLIB_OR_GZIP), 0
     with path.open("rb") as stream:
-        stream.seek(_header_bytes(path))
+        stream.seek(start)
         pending = stream.read(_CHUNK_BYTES)
         try:
             while pending and not decoder.eof and found <= expected:
@@ -91,33 +96,42 @@ def verify_pixels(path: Path) -> None:
         )
 
 
-def _header_bytes(path: Path) -> int:
-    """Where the pixels start: behind the line of ``ElementDataFile``."""
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER_BYTES_MAX)
-    line = re.search(rb"(?m)^[ \t]*" + _LAST.encode() + rb"[^\n]*\n", head)
-    return line.end() if line else len(head)
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """Key -> value in the order of the file, up to and with ``ElementDataFile``."""
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Value of each key that is used here, and where the pixels start: behind the line of ``ElementDataFile``."""
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES_MAX)
     fields: dict[str, str] = {}
-    for line in head.split(b"\n"):
-        if not line.strip():
+    position = 0
+    for _ in range(_LINES_MAX):
+        line = _LINE.match(head, position)
+        if line is None:
+            break
+        position = line.end()
+        key, value = _key_and_value(path, line)
+        if key not in _USED:
             continue
-        key, mark, value = (part.decode("utf-8", errors="replace").strip() for part in line.partition(b"="))
-        if not mark or not re.fullmatch(r"\w+", key) or len(key) > _KEY_CHARACTERS or len(value) > _VALUE_CHARACTERS:
-            raise _wrong(path, f"a line is not `key = value`: {line[:40]!r}")
         if key in fields:
             raise _wrong(path, f"{key} is given twice")
         if key in ("DimSize", *_VECTORS, *_MATRICES) and "NDims" not in fields:
             raise _wrong(path, f"{key} stands before NDims")
         fields[key] = value
         if key == _LAST:
-            return fields
+            return fields, position
     raise _wrong(path, f"there is no {_LAST}")
+
+
+def _key_and_value(path: Path, line: re.Match[bytes]) -> tuple[str, str]:
+    """Both as text, if MetaIO has room for them; control characters would end its key before ours."""
+    key, value = line[1].rstrip(b" \t"), line[2].strip()
+    if not 1 <= len(key) <= _KEY_BYTES_MAX or re.search(rb"[\x00-\x1f\x7f]", key):
+        raise _wrong(path, f"a line is not `key = value`: {line[0].strip()[:40]!r}")
+    name = key.decode("utf-8", errors="replace")
+    limit = _TEXT_BYTES_MAX if name in _TEXTS else _VALUE_BYTES_MAX
+    if len(value) > limit:
+        raise DatasetError(
+            f"{path}: `{name}` in the header has {len(value)} bytes, and ITK can read {limit}; shorten or remove it"
+        )
+    return name, value.decode("utf-8", errors="replace")
 
 
 def _whole(path: Path, fields: dict[str, str], key: str) -> int:

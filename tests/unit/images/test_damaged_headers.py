@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,17 @@ def written(path: Path) -> bytearray:
         (b"ObjectType = Image\n", b"", None),
         (b"NDims = 3\n", b"", "stands before NDims"),
         (b"NDims = 3\n", b"NDims = 3\nNDims = 3\n", "NDims is given twice"),
-        (b"NDims = 3\n", b"NDims = 3\nComment = " + b"x" * 5000 + b"\n", "not `key = value`"),
+        (b"NDims = 3\n", b"NDims = 3\nComment = " + b"x" * 5000 + b"\n", "`Comment` in the header has 5000 bytes"),
+        (b"NDims = 3\n", b"NDims = 3\nName = " + b"x" * 255 + b"\n", "has 255 bytes, and ITK can read 254"),
+        (b"NDims = 3\n", b"NDims = 3\n0008|103e = " + b"x" * 40000 + b"\n", "40000 bytes, and ITK can read 32767"),
+        (b"NDims = 3\n", b"NDims = 3\n" + b"k" * 255 + b" = 1\n", "not `key = value`"),
+        (b"NDims = 3\n", b"NDims = 3\n= 1\n", "not `key = value`"),
+        (b"NDims = 3\n", b"NDims = 3\nNDims: -1 = 2\n", "NDims is given twice"),  # as MetaIO reads it
+        (b"NDims = 3\n", b"NDims\0x = -1\nNDims = 3\n", "not `key = value`"),
+        (b"NDims = 3\n", b"NDims = 3\nElementType\n: MET_DOUBLE\n", "ElementType is given twice"),
+        (b"NDims = 3\n", b"NDims = 3\n" + b"a = b\n" * 5000, "there is no ElementDataFile"),  # 33 KB each in MetaIO
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_metaimage(old: bytes, new: bytes, words: str | None, tmp_path: Path) -> None:
     path = tmp_path / "a.mha"
@@ -51,6 +61,63 @@ def test_metaimage(old: bytes, new: bytes, words: str | None, tmp_path: Path) ->
     with pytest.raises(DatasetError, match=words) as caught:
         read_channels([path], "SimpleITKIO")
     assert str(path) in str(caught.value)
+
+
+def image_with(texts: Mapping[str, str]) -> sitk.Image:
+    image = sitk.GetImageFromArray(ARRAY)
+    image.SetSpacing((0.5, 0.75, 2.5))
+    for key, text in texts.items():
+        image.SetMetaData(key, text)
+    return image
+
+
+def require_read(path: Path) -> None:
+    image = read_channels([path], "SimpleITKIO")[0]
+    np.testing.assert_array_equal(image.array_czyx[0], ARRAY)
+    assert image.geometry.spacing_zyx == (2.5, 0.75, 0.5)
+
+
+DICOM = {
+    "0008|0008": "ORIGINAL\\PRIMARY\\M\\SE", "0008|0031": "10:55:17.250", "0008|0060": "MR", "a key of words": "1",
+    "0008|103e": "t2 \u00e4xial " + "x" * 3000, "0018|0081": "Siemens = 1.5 T: yes", "ITK_FileNotes": "none",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_metaimage_with_texts_of_dicom(compress: bool, tmp_path: Path) -> None:
+    """What SimpleITK's SetMetaData leaves in a header, as converters from DICOM do."""
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(image_with(DICOM), str(path), useCompression=compress)
+    assert {key: sitk.ReadImage(str(path)).GetMetaData(key) for key in DICOM} == DICOM
+    require_read(path)
+
+
+def test_metaimage_with_a_long_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(image_with({f"0029|{number:04x}": "x" * 400 for number in range(300)}), str(path))
+    assert path.read_bytes().index(b"LOCAL") > 1 << 16
+    require_read(path)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"0008|0060 = MR\n0008|0060 = CT\n",  # twice
+        b"0008|0081 = a street\nits town\n0008|0090 = a name\n",  # MetaIO takes the town for a key, too
+        b"0010|4000 =\n",
+        b"0010|4000 = \r\n",
+        b"Modality: MET_MOD_MR\n",
+        b"Comment = " + b"x" * 254 + b"\n",
+        b"k" * 254 + b" = 1\n",
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_metaimage_with_other_lines(lines: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(image_with({}), str(path))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3\n", b"NDims = 3\n" + lines))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), ARRAY)
+    require_read(path)
 
 
 @pytest.mark.parametrize(
