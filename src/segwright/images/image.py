@@ -12,6 +12,8 @@ import numpy.typing as npt
 from segwright.core.errors import DatasetError
 from segwright.core.geometry import Geometry
 
+_WHOLE_IN_SINGLE = 1 << 24  # all whole numbers up to here are float32 numbers, too
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -80,9 +82,13 @@ def as_label_map(stored: Stored, path: Path) -> LabelMap:
 def smallest_integers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     """The same whole numbers as uint8, int16 or int32, whichever is the smallest that holds them.
 
+    Doubles are looked at in single precision, as v2 does: a scaling in the header makes 2.9999999999999996 of a 3.
+
     Raises:
         DatasetError: NaN, infinities, fractions, or values beyond 32 bits.
     """
+    if values.dtype == np.float64 and values.size and max(-values.min(), values.max()) < _WHOLE_IN_SINGLE:
+        values = values.astype(np.float32)
     if values.dtype.kind == "f":
         wrong = ~np.isfinite(values) | (values != np.rint(values))
         if wrong.any():
