@@ -48,8 +48,8 @@ def read_picture(path: Path, dtype: type | None = None) -> Stored:
     if path.suffix.lower() in (".tif", ".tiff"):
         shape, axes, stored_dtype = tiff_shape(path)
         _require_picture(path, shape, axes)
-        values = read_tiff(path)
-        planes = values[None] if "S" not in axes else np.moveaxis(values, axes.index("S"), 0)
+        values, colours = read_tiff(path), _colour_axis(axes)
+        planes = values[None] if colours is None else np.moveaxis(values, colours, 0)
         planes_czyx = np.ascontiguousarray(planes[:, None], dtype=dtype)
         return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored_dtype)
     if path.suffix.lower() == ".png":
@@ -65,21 +65,21 @@ def read_picture(path: Path, dtype: type | None = None) -> Stored:
     return Stored(planes_czyx, _geometry(*planes_czyx.shape[2:]), stored.stored_dtype)
 
 
-def read_picture_label(path: Path) -> Stored:
+def read_picture_label(path: Path, dtype: type | None = None) -> Stored:
     """Read a label picture: in a PNG with a palette or with fewer than eight bits the stored index is the label.
 
     Raises:
         DatasetError: as :func:`read_picture`; also a palette in which two indices share a colour.
     """
     stored = read_picture(path)
-    if path.suffix.lower() != ".png":
-        return stored
-    bits, colour_type = _check_png(path)
-    if colour_type == _PALETTE:
-        return Stored(_palette_indices(path, stored.array_czyx), stored.geometry, "uint8")
-    if colour_type == _GREY and 1 < bits < 8:  # libpng stretches 0..2^bits-1 to 0..255
-        return Stored(stored.array_czyx // (255 // (2**bits - 1)), stored.geometry, stored.stored_dtype)
-    return stored
+    array_czyx, stored_dtype = stored.array_czyx, stored.stored_dtype
+    if path.suffix.lower() == ".png":
+        bits, colour_type = _check_png(path)
+        if colour_type == _PALETTE:
+            array_czyx, stored_dtype = _palette_indices(path, array_czyx), "uint8"
+        elif colour_type == _GREY and 1 < bits < 8:  # libpng stretches 0..2^bits-1 to 0..255
+            array_czyx = array_czyx // (255 // (2**bits - 1))
+    return Stored(np.asarray(array_czyx, dtype=dtype), stored.geometry, stored_dtype)
 
 
 def write_picture(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
@@ -109,9 +109,16 @@ def _geometry(rows: int, columns: int) -> Geometry:
 
 
 def _require_picture(path: Path, shape: tuple[int, ...], axes: str) -> None:
-    if sorted(axes) not in (["X", "Y"], ["S", "X", "Y"]):
+    """One slice in grey or in colours; three or four channels (C) are colours, as in v2."""
+    no_colours = "C" in axes and shape[axes.index("C")] not in (3, 4)
+    if no_colours or sorted(axes) not in (["X", "Y"], ["S", "X", "Y"], ["C", "X", "Y"]):
         text = " x ".join(map(str, shape))
         raise DatasetError(f"{path}: is no 2-D picture but {text}; for stacks of slices the reader is Tiff3DIO")
+
+
+def _colour_axis(axes: str) -> int | None:
+    """Where the colours stand: samples of a pixel (S), or channels (C) as ImageJ and OME write them, before y and x."""
+    return next((place for place, letter in enumerate(axes) if letter in "SC"), None)
 
 
 def _check_png(path: Path) -> tuple[int, int]:

@@ -87,6 +87,20 @@ def read_nibabel(path: Path, dtype: type | None = None) -> Stored:
     return _read(path, dtype, header, layout, _nibabel_geometry(path, header, layout))
 
 
+def has_sheared_axes(path: Path) -> bool:
+    """Whether ITK refuses a file because its axes are not at right angles.
+
+    Raises:
+        DatasetError: no NIfTI file, or an impossible header.
+    """
+    head, _ = _checked(path)
+    try:
+        _itk_header(path, head)
+    except NotOrthonormalError:
+        return True
+    return False
+
+
 def _read(path: Path, dtype: type | None, header: Header, layout: _Layout, geometry: Geometry) -> Stored:
     values = _pixels(path, layout)
     shape = (header.channels, *geometry.shape_zyx)
@@ -123,11 +137,7 @@ def _nibabel_geometry(path: Path, header: Header, layout: _Layout) -> Geometry:
 
 def _headers(path: Path) -> tuple[Header, _Layout]:
     """ITK's view of the header and ours, which must agree in size."""
-    require_file(path)
-    head = first_bytes(path, _HEADER_BYTES)
-    layout = _layout(path, head)
-    ratio = DEFLATE_RATIO if is_gzip(path) else 1
-    require_plausible(path, (*layout.dims, layout.interleaved), layout.dtype.itemsize, ratio)
+    head, layout = _checked(path)
     try:
         header = _itk_header(path, head)
     except NotOrthonormalError:
@@ -136,6 +146,16 @@ def _headers(path: Path) -> tuple[Header, _Layout]:
     if int(np.prod(header.size_xyz)) * header.components != claimed:
         raise DatasetError(f"{path}: the header's dimensions contradict each other; the file is damaged")
     return header, layout
+
+
+def _checked(path: Path) -> tuple[bytes, _Layout]:
+    """The header's bytes and what they say, checked before ITK sees them."""
+    require_file(path)
+    head = first_bytes(path, _HEADER_BYTES)
+    layout = _layout(path, head)
+    ratio = DEFLATE_RATIO if is_gzip(path) else 1
+    require_plausible(path, (*layout.dims, layout.interleaved), layout.dtype.itemsize, ratio)
+    return head, layout
 
 
 @lru_cache(maxsize=4096)

@@ -19,30 +19,49 @@ from segwright.core.geometry import Agreement, Geometry, compare_geometries
 from segwright.images.image import Image, LabelMap, Stored, as_label_map
 from segwright.images.itk import ending_of, header_itk, read_itk, write_itk
 from segwright.images.natural import header_picture, read_picture, read_picture_label, write_picture
-from segwright.images.nifti import header_nibabel, header_nifti, read_nibabel, read_nifti
+from segwright.images.nifti import has_sheared_axes, header_nibabel, header_nifti, read_nibabel, read_nifti
 from segwright.images.orientation import geometry_to_ras, to_ras, to_stored
-from segwright.images.tiff import header_stack, read_stack, write_stack
+from segwright.images.tiff import header_stack, image_sidecar, label_sidecar, read_stack, write_stack
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How one family of files is read and written."""
+class Access:
+    """How images, or label maps, of one family are read and written.
 
-    endings: tuple[str, ...]
+    Attributes:
+        header: gives the grid and the stored type, without the pixels.
+        sidecar: where the spacing of a file stands if its format has no place for it.
+    """
+
     header: Callable[[Path], tuple[Geometry, str]]
     read: Callable[[Path, type | None], Stored]
-    read_label: Callable[[Path], Stored]
     write: Callable[[Path, npt.NDArray[Any], Geometry], None]
+    sidecar: Callable[[Path], Path] | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One family of files: the endings it is chosen for, and others it serves where dataset.json or plans name it."""
+
+    endings: tuple[str, ...]
+    images: Access
+    labels: Access
+    other_endings: tuple[str, ...] = ()
+
+    @property
+    def all_endings(self) -> tuple[str, ...]:
+        return self.endings + self.other_endings
 
 
 def choose_reader(file_ending: str, example: Path | None = None, override: str | None = None) -> str:
     """Name of the reader for a dataset's files (method 1.3).
 
     ``override`` (dataset.json's ``overwrite_image_reader_writer``) decides; else the first reader in v2's order that
-    knows the ending and can open ``example``. Only TIFF has readers that really differ (pictures, stacks); for other
-    endings an unreadable example does not matter, it is reported with its case.
+    knows the ending and can open ``example``. Readers differ for TIFF (pictures, stacks) and for NIfTI files with
+    sheared axes, which v2 can open with nibabel only; otherwise an unreadable example does not matter, it is reported
+    with its case.
 
     Raises:
         DatasetError: an unknown reader or ending, or a TIFF example that no reader can open.
@@ -53,27 +72,39 @@ def choose_reader(file_ending: str, example: Path | None = None, override: str |
             raise DatasetError(
                 f"dataset.json: overwrite_image_reader_writer `{override}` is unknown; known: {', '.join(READERS)}"
             )
-        if ending not in READERS[override].endings:
-            raise DatasetError(
-                f"dataset.json: {override} cannot read {file_ending}; it reads {', '.join(READERS[override].endings)}"
-            )
+        if ending not in READERS[override].all_endings:
+            known = ", ".join(READERS[override].all_endings)
+            raise DatasetError(f"dataset.json: {override} cannot read {file_ending}; it reads {known}")
         return override
     candidates = [name for name, reader in READERS.items() if ending in reader.endings]
     if not candidates:
         raise DatasetError(
             f"dataset.json: files ending in `{file_ending}` cannot be read; known: {', '.join(known_endings())}"
         )
-    if example is None or ending not in (".tif", ".tiff"):
-        return candidates[0]
+    if example is not None and ending in (".tif", ".tiff"):
+        return _first_that_opens(candidates, example)
+    if example is not None and ending == ".nii.gz" and _is_sheared(example):
+        return "NibabelIO"
+    return candidates[0]
+
+
+def _first_that_opens(candidates: Sequence[str], example: Path) -> str:
     problems = []
     for name in candidates:
         try:
-            READERS[name].header(example)
+            READERS[name].images.header(example)
         except SegwrightError as error:
             problems.append(str(error))
         else:
             return name
     raise DatasetError(problems[-1])
+
+
+def _is_sheared(example: Path) -> bool:
+    try:
+        return has_sheared_axes(example)
+    except (DatasetError, OSError):  # an unreadable file is reported with its case
+        return False
 
 
 def known_endings() -> tuple[str, ...]:
@@ -124,7 +155,7 @@ def read_channels(files: Sequence[Path], reader: str) -> list[Image]:
         raise DatasetError("a case without image files cannot be read")
     images = []
     for path in map(Path, files):
-        stored = _reader(reader).read(path, np.float32)
+        stored = _reader(reader).images.read(path, np.float32)
         images.append(Image(stored.array_czyx, stored.geometry, stored.stored_dtype))
     return images
 
@@ -135,7 +166,7 @@ def read_native(file: Path, reader: str) -> Stored:
     Raises:
         DatasetError: unreadable, truncated or damaged.
     """
-    return _reader(reader).read(Path(file), None)
+    return _reader(reader).images.read(Path(file), None)
 
 
 def read_label(file: Path, reader: str) -> LabelMap:
@@ -144,16 +175,27 @@ def read_label(file: Path, reader: str) -> LabelMap:
     Raises:
         DatasetError: unreadable, truncated, damaged, several channels, or values that are no whole numbers.
     """
-    return as_label_map(_reader(reader).read_label(Path(file)), Path(file))
+    return as_label_map(_reader(reader).labels.read(Path(file), None), Path(file))
 
 
 def read_header(file: Path, reader: str) -> tuple[Geometry, str]:
-    """Grid and stored numpy type of a file, without its pixels; sizes are checked against the file's length.
+    """Grid and stored numpy type of an image, without its pixels; sizes are checked against the file's length.
 
     Raises:
         DatasetError: unreadable or impossible.
     """
-    return _reader(reader).header(Path(file))
+    return _reader(reader).images.header(Path(file))
+
+
+def read_label_header(file: Path, reader: str) -> tuple[Geometry, str]:
+    """As :func:`read_header`, of a label map."""
+    return _reader(reader).labels.header(Path(file))
+
+
+def sidecars(image_files: Sequence[Path], label_file: Path | None, reader: str) -> list[Path]:
+    """Where the spacing of a case's files stands beside them, there or not; empty if their format has room for it."""
+    kinds = ((_reader(reader).images, image_files), (_reader(reader).labels, [label_file] if label_file else []))
+    return [kind.sidecar(Path(file)) for kind, files in kinds if kind.sidecar is not None for file in files]
 
 
 def write_label(path: Path, label_zyx: npt.NDArray[Any], geometry: Geometry, reader: str) -> None:
@@ -165,7 +207,8 @@ def write_label(path: Path, label_zyx: npt.NDArray[Any], geometry: Geometry, rea
     low, high = (int(label_zyx.min()), int(label_zyx.max())) if label_zyx.size else (0, 0)
     if low < 0 or high > 65535 or label_zyx.dtype.kind not in "uib":
         raise DatasetError(f"{path}: labels must be whole numbers from 0 to 65535, not {low} to {high}")
-    _write(Path(path), label_zyx.astype(np.uint8 if high < 255 else np.uint16), geometry, reader)
+    label_zyx = label_zyx.astype(np.uint8 if high < 255 else np.uint16)
+    _writer(path, label_zyx, geometry, reader).labels.write(Path(path), label_zyx, geometry)
 
 
 def write_image(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry, reader: str) -> None:
@@ -174,15 +217,16 @@ def write_image(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry, rea
     Raises:
         DatasetError: wrong shape, or the format cannot hold it.
     """
-    _write(Path(path), array_zyx, geometry, reader)
+    _writer(path, array_zyx, geometry, reader).images.write(Path(path), array_zyx, geometry)
 
 
-def _write(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry, reader: str) -> None:
+def _writer(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry, reader: str) -> Reader:
+    """The reader, if it can write this array to this file."""
     if array_zyx.shape != geometry.shape_zyx:
         raise DatasetError(f"{path}: an array of shape {array_zyx.shape} does not fit the grid {geometry.shape_zyx}")
-    if ending_of(path) not in _reader(reader).endings:
-        raise DatasetError(f"{path}: {reader} writes {', '.join(_reader(reader).endings)}")
-    _reader(reader).write(path, array_zyx, geometry)
+    if ending_of(Path(path)) not in _reader(reader).all_endings:
+        raise DatasetError(f"{path}: {reader} writes {', '.join(_reader(reader).all_endings)}")
+    return _reader(reader)
 
 
 def _reader(name: str) -> Reader:
@@ -199,7 +243,7 @@ def _read_medical(path: Path, dtype: type | None = None) -> Stored:
     return read_nifti(path, dtype) if ending_of(path).startswith(".nii") else read_itk(path, dtype)
 
 
-def _turned_to_ras(base: Reader) -> Reader:
+def _turned_to_ras(base: Access) -> Access:
     """The same files with their axes turned to RAS in memory; label maps are written with the axes of the file."""
 
     def header(path: Path) -> tuple[Geometry, str]:
@@ -209,7 +253,7 @@ def _turned_to_ras(base: Reader) -> Reader:
     def read(path: Path, dtype: type | None = None) -> Stored:
         return to_ras(base.read(path, dtype))
 
-    return Reader(base.endings, header, read, read, _write_ras)
+    return Access(header, read, _write_ras)
 
 
 def _write_ras(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
@@ -217,16 +261,35 @@ def _write_ras(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> N
     write_itk(path, *to_stored(array_zyx, geometry))
 
 
-_MEDICAL = Reader((".nii.gz", ".nrrd", ".mha", ".gipl"), _header_medical, _read_medical, _read_medical, write_itk)
-_NIBABEL = Reader((".nii", ".nii.gz"), header_nibabel, read_nibabel, read_nibabel, write_itk)
+def _stacks(sidecar_for: Callable[[Path], Path]) -> Access:
+    """3-D TIFF files whose spacing stands where ``sidecar_for`` says."""
+
+    def header(path: Path) -> tuple[Geometry, str]:
+        return header_stack(path, sidecar_for(path))
+
+    def read(path: Path, dtype: type | None = None) -> Stored:
+        return read_stack(path, sidecar_for(path), dtype)
+
+    def write(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
+        write_stack(path, sidecar_for(path), array_zyx, geometry)
+
+    return Access(header, read, write, sidecar_for)
+
+
+_PICTURES = Access(header_picture, read_picture, write_picture)
+_LABEL_PICTURES = Access(header_picture, read_picture_label, write_picture)
+_MEDICAL = Access(_header_medical, _read_medical, write_itk)
+_MEDICAL_RAS = _turned_to_ras(_MEDICAL)
+_NIBABEL = Access(header_nibabel, read_nibabel, write_itk)
+_NIBABEL_RAS = _turned_to_ras(_NIBABEL)
+_MEDICAL_ENDINGS, _NIFTI_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl"), (".nii", ".nii.gz")
 
 READERS: dict[str, Reader] = {  # v2's order of trying (method 1.3)
-    "NaturalImage2DIO": Reader(
-        (".png", ".bmp", ".tif"), header_picture, read_picture, read_picture_label, write_picture
-    ),
-    "SimpleITKIO": _MEDICAL,
-    "Tiff3DIO": Reader((".tif", ".tiff"), header_stack, read_stack, read_stack, write_stack),
-    "NibabelIO": _NIBABEL,
-    "NibabelIOWithReorient": _turned_to_ras(_NIBABEL),
-    "SimpleITKIOWithReorient": _turned_to_ras(_MEDICAL),  # only by name: v2 does not try it, here others come first
+    "NaturalImage2DIO": Reader((".png", ".bmp", ".tif"), _PICTURES, _LABEL_PICTURES, other_endings=(".tiff",)),
+    "SimpleITKIO": Reader(_MEDICAL_ENDINGS, _MEDICAL, _MEDICAL, other_endings=(".nii",)),
+    "Tiff3DIO": Reader((".tif", ".tiff"), _stacks(image_sidecar), _stacks(label_sidecar)),
+    "NibabelIO": Reader(_NIFTI_ENDINGS, _NIBABEL, _NIBABEL),
+    "NibabelIOWithReorient": Reader(_NIFTI_ENDINGS, _NIBABEL_RAS, _NIBABEL_RAS),
+    # only by name: v2 does not try it, here others come first
+    "SimpleITKIOWithReorient": Reader(_MEDICAL_ENDINGS, _MEDICAL_RAS, _MEDICAL_RAS, other_endings=(".nii",)),
 }

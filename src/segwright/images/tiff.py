@@ -1,6 +1,6 @@
 """TIFF: single pictures for ``natural.py``, and 3-D stacks whose spacing stands in a side-car file (method 1.3).
 
-The side-car of ``case_0000.tif`` is ``case.json``, of a label ``case.tif`` it is ``case.json``:
+The side-car of the channel ``case_0000.tif`` and of the label map ``case.tif`` is ``case.json`` beside it:
 ``{"spacing": [z, y, x]}`` in any unit the whole dataset shares.
 """
 
@@ -39,8 +39,8 @@ _JPEG_START = b"\xff\xd8"
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def header_stack(path: Path) -> tuple[Geometry, str]:
-    """Grid and stored type of a stack.
+def header_stack(path: Path, sidecar: Path) -> tuple[Geometry, str]:
+    """Grid and stored type of a stack whose spacing stands in ``sidecar``.
 
     Raises:
         DatasetError: unreadable, a picture in colours, or a bad side-car file.
@@ -51,35 +51,40 @@ def header_stack(path: Path) -> tuple[Geometry, str]:
         text = " x ".join(map(str, shape))
         raise DatasetError(f"{path}: is no grey 3-D stack but {text} ({axes}); save one grey stack a channel")
     shape_zyx = (1, *shape) if len(shape) == 2 else shape
-    spacing = _read_spacing(path)
+    spacing = _read_spacing(path, sidecar)
     geometry = Geometry((shape_zyx[0], shape_zyx[1], shape_zyx[2]), spacing, (0.0, 0.0, 0.0), _IDENTITY)
     return geometry, dtype
 
 
-def read_stack(path: Path, dtype: type | None = None) -> Stored:
+def read_stack(path: Path, sidecar: Path, dtype: type | None = None) -> Stored:
     """Read a stack as (1, z, y, x).
 
     Raises:
         DatasetError: unreadable, truncated, or not a grey stack.
     """
-    geometry, stored_dtype = header_stack(path)
+    geometry, stored_dtype = header_stack(path, sidecar)
     values = read_tiff(path)
     return Stored(np.ascontiguousarray(values.reshape(1, *geometry.shape_zyx), dtype=dtype), geometry, stored_dtype)
 
 
-def write_stack(path: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
+def write_stack(path: Path, sidecar: Path, array_zyx: npt.NDArray[Any], geometry: Geometry) -> None:
     """Write a stack and its side-car with the spacing."""
     write_tiff(path, array_zyx)
-    write_json(sidecar_for(path), {"spacing": list(geometry.spacing_zyx)})
+    write_json(sidecar, {"spacing": list(geometry.spacing_zyx)})
 
 
-def sidecar_for(path: Path) -> Path:
-    """Where the spacing of a file stands: the case's name without channel suffix, in the same folder."""
-    return path.with_name(re.sub(r"_\d{4}$", "", path.name[: -len(path.suffix)]) + ".json")
+def image_sidecar(path: Path) -> Path:
+    """Where the spacing of a channel file stands: in the same folder, under its case's name."""
+    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
+
+
+def label_sidecar(path: Path) -> Path:
+    """Where the spacing of a label map stands: in the same folder, under its name, which may end in digits, too."""
+    return path.with_suffix(".json")
 
 
 def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:
-    """Shape, axis letters (Y, X, S for colours, others for slices) and numpy type of a TIFF; no pixels are read.
+    """Shape, axis letters (Y, X, S colours, C channels, others slices) and numpy type of a TIFF; no pixels are read.
 
     Raises:
         DatasetError: no TIFF, or a header that claims more than the file can hold.
@@ -110,8 +115,9 @@ def read_tiff(path: Path) -> npt.NDArray[Any]:
             if "imagecodecs" not in str(error):
                 raise
             _require_itk_can(path, series)
-            planes_czyx = read_itk(path).array_czyx
-            values = np.moveaxis(planes_czyx[:, 0], 0, axes.index("S")) if "S" in axes else planes_czyx[0]
+            stored_czyx = read_itk(path).array_czyx  # colours are channels, pages are slices
+            planes_nyx = stored_czyx.reshape(-1, *stored_czyx.shape[2:])
+            values = np.moveaxis(planes_nyx, 0, axes.index("S")) if "S" in axes else planes_nyx
     if values.size != int(np.prod(shape)):
         raise DatasetError(f"{path}: the file is truncated; copy it again from its source")
     return np.asarray(values).reshape(shape).astype(_stored_type(values.dtype), copy=False)
@@ -178,9 +184,8 @@ def _damaged(path: Path, error: Exception) -> DatasetError:
     return DatasetError(f"{path}: cannot be read as TIFF ({error}); it is truncated or damaged, copy it again")
 
 
-def _read_spacing(path: Path) -> tuple[float, float, float]:
+def _read_spacing(path: Path, sidecar: Path) -> tuple[float, float, float]:
     """Spacing of the side-car; (1, 1, 1) with a warning if there is none (method 1.3)."""
-    sidecar = sidecar_for(path)
     if not sidecar.is_file():
         log.warning("%s: there is no %s with the voxel spacing; (1, 1, 1) is assumed", path, sidecar.name)
         return (1.0, 1.0, 1.0)

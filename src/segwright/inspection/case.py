@@ -20,8 +20,7 @@ from segwright.core.files import file_digest, json_digest
 from segwright.core.geometry import Agreement, compare_geometries
 from segwright.core.versions import STAGE_VERSION
 from segwright.images.image import Image, LabelMap
-from segwright.images.readers import read_channels, read_label
-from segwright.images.tiff import sidecar_for
+from segwright.images.readers import read_channels, read_label, sidecars
 from segwright.inspection.contents import (
     count_labels,
     find_constant_channels,
@@ -148,7 +147,8 @@ def relative_name(file: Path, folder: Path) -> str:
 
 def _hash_files(case: Case, expected: Expectations, problems: _Problems) -> CaseRecord:
     """A record that only names the files and their digests."""
-    files = [*case.image_files, *([] if expected.test or case.label_file is None else [case.label_file])]
+    label_file = None if expected.test else case.label_file
+    files = [*case.image_files, *([] if label_file is None else [label_file])]
     digests = []
     for file in files:
         try:
@@ -156,19 +156,18 @@ def _hash_files(case: Case, expected: Expectations, problems: _Problems) -> Case
         except OSError:  # the reader below says what is wrong with it
             digests.append("")
     everything = list(digests)
-    for sidecar in (sidecar_for(file) for file in files if expected.reader == "Tiff3DIO"):
+    for sidecar in sidecars(case.image_files, label_file, expected.reader):
         everything.append(file_digest(sidecar) if sidecar.is_file() else "")
         if not sidecar.is_file():
             message = "the file with the voxel spacing is missing, so 1 x 1 x 1 is assumed"
             problems.add("warning", "spacing_missing", sidecar, message, 'write {"spacing": [z, y, x]} into it')
     n_images = len(case.image_files)
-    has_label = len(files) > n_images
     return CaseRecord(
         case_id=case.case_id,
         image_files=tuple(relative_name(file, expected.folder) for file in case.image_files),
-        label_file=relative_name(files[-1], expected.folder) if has_label else None,
+        label_file=None if label_file is None else relative_name(label_file, expected.folder),
         image_digests=tuple(digests[:n_images]),
-        label_digest=digests[-1] if has_label else None,
+        label_digest=None if label_file is None else digests[-1],
         digest=json_digest(everything),
     )
 

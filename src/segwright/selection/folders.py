@@ -16,7 +16,7 @@ from segwright.core.files import atomic_path, file_digest, read_json
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import chosen_reader, files_with_ending
-from segwright.images.readers import read_header, write_label
+from segwright.images.readers import read_label_header, write_label
 from segwright.inference.export import decide
 from segwright.selection.finish import MANIFEST_NAME, PROBABILITIES_ENDING
 from segwright.selection.label_maps import LabelMapTask, make_label_maps
@@ -114,7 +114,7 @@ class _AverageTask:
 
 
 def _average(task: _AverageTask) -> None:
-    geometry, _ = read_header(task.like, task.reader)
+    geometry, _ = read_label_header(task.like, task.reader)
     expected = (task.labels.num_outputs, *geometry.shape_zyx)
     mean_czyx = np.zeros(expected, np.float32)
     for path in task.members:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from tests.unit.images.test_readers import GRID, some_image
 
 from segwright.core.errors import DatasetError
-from segwright.images.readers import read_header, read_image, read_label, write_image, write_label
+from segwright.images.readers import choose_reader, read_header, read_image, read_label, write_image, write_label
 
 
 def patched_nifti(path: Path, **fields: tuple[int, str, tuple[float, ...]]) -> None:
@@ -79,6 +79,21 @@ def test_sheared_axes_become_the_nearest_right_angled_ones(tmp_path: Path, shear
     np.testing.assert_allclose(image.geometry.origin_xyz, (-1, -2, 3))
     write_label(tmp_path / "label.nii.gz", np.ones((4, 5, 6), np.uint8), image.geometry, "SimpleITKIO")
     assert sitk.ReadImage(str(tmp_path / "label.nii.gz")).GetSize() == (6, 5, 4)
+
+
+def test_a_sheared_example_decides_for_nibabel_as_in_v2(tmp_path: Path) -> None:
+    """nnunetv2 2.8.1 tries to open it: ITK refuses axes that are not at right angles."""
+    path = tmp_path / "case_0000.nii.gz"
+    rows = (0.5, 0.01, 0.0, 1.0, 0.0, 0.75, 0.0, 2.0, 0.0, 0.0, 2.5, 3.0)
+    patched_nifti(path, codes=(252, "2h", (0, 1)), sform=(280, "12f", rows))
+    assert choose_reader(".nii.gz", path) == "NibabelIO"
+    assert choose_reader(".nii.gz", path, "SimpleITKIO") == "SimpleITKIO"
+    assert read_image([path], "NibabelIO").geometry.spacing_zyx == (2.5, 0.75, 0.5)
+    write_image(path, some_image(), GRID, "SimpleITKIO")
+    assert choose_reader(".nii.gz", path) == "SimpleITKIO"
+    path.write_bytes(path.read_bytes()[:30])  # its own case names it
+    assert choose_reader(".nii.gz", path) == "SimpleITKIO"
+    assert choose_reader(".nii.gz", tmp_path / "nothing.nii.gz") == "SimpleITKIO"
 
 
 def test_a_nifti_files_own_scaling_is_applied_as_itk_does(tmp_path: Path) -> None:

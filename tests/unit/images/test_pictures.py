@@ -14,7 +14,16 @@ import tifffile
 
 from segwright.core.errors import DatasetError
 from segwright.core.geometry import Geometry
-from segwright.images.readers import choose_reader, read_header, read_image, read_label, write_image, write_label
+from segwright.images.readers import (
+    choose_reader,
+    read_header,
+    read_image,
+    read_label,
+    read_label_header,
+    sidecars,
+    write_image,
+    write_label,
+)
 
 READER = "NaturalImage2DIO"
 PICTURE = Geometry((1, 5, 6), (999.0, 1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), 2)
@@ -204,6 +213,56 @@ def test_stacks_take_their_spacing_from_the_sidecar(tmp_path: Path, caplog: pyte
         read_header(path, "Tiff3DIO")
 
 
+def write_planes(path: Path, array: np.ndarray, axes: str, form: str) -> Path:
+    options = {"imagej": True} if form == "imagej" else {"ome": True}
+    tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": axes}, **options)
+    return path
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("form", ["imagej", "ome"])
+def test_channels_in_front_are_colours(tmp_path: Path, form: str, channels: int) -> None:
+    """As v2, whose library moves a first axis of three or four planes to the end."""
+    array = np.arange(channels * 30, dtype=np.uint16).reshape(channels, 5, 6)
+    path = write_planes(tmp_path / "case_0000.tif", array, "CYX", form)
+    assert choose_reader(".tif", path) == READER
+    assert read_header(path, READER) == (PICTURE, "uint16")
+    image = read_image([path], READER)
+    assert image.geometry == PICTURE
+    np.testing.assert_array_equal(image.array_czyx[:, 0], array)
+    with pytest.raises(DatasetError, match=f"case_0000.tif.*{channels} channels"):
+        read_label(path, READER)
+
+
+def test_channels_that_itk_must_decompress(tmp_path: Path) -> None:
+    """LZW, which tifffile cannot read by itself, in a file whose description is ImageJ's."""
+    path, array = tmp_path / "case_0000.tif", np.arange(90, dtype=np.uint8).reshape(3, 5, 6)
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(path))
+    writer.SetUseCompression(True)
+    writer.SetCompressor("LZW")
+    writer.Execute(sitk.GetImageFromArray(array))
+    content, text = bytearray(path.read_bytes()), b"ImageJ=1.53\nimages=3\nchannels=3\nmode=composite\n\0"
+    start = struct.unpack_from("<I", content, 4)[0]
+    entries = [start + 2 + 12 * i for i in range(struct.unpack_from("<H", content, start)[0])]
+    software = next(entry for entry in entries if struct.unpack_from("<H", content, entry)[0] == 305)
+    struct.pack_into("<HHII", content, software, 270, 2, len(text), len(content))
+    path.write_bytes(bytes(content) + text)
+    assert choose_reader(".tif", path) == READER
+    np.testing.assert_array_equal(read_image([path], READER).array_czyx[:, 0], array)
+
+
+@pytest.mark.parametrize("form", ["imagej", "ome"])
+@pytest.mark.parametrize(("axes", "planes"), [("ZYX", 3), ("ZYX", 4), ("CYX", 2), ("CYX", 5)])
+def test_slices_and_other_numbers_of_channels_are_a_stack(tmp_path: Path, form: str, axes: str, planes: int) -> None:
+    array = np.arange(planes * 30, dtype=np.uint16).reshape(planes, 5, 6)
+    path = write_planes(tmp_path / "case_0000.tif", array, axes, form)
+    with pytest.raises(DatasetError, match=f"no 2-D picture but {planes} x 5 x 6"):
+        read_header(path, READER)
+    assert choose_reader(".tif", path) == "Tiff3DIO"
+    np.testing.assert_array_equal(read_image([path], "Tiff3DIO").array_czyx[0], array)
+
+
 @pytest.mark.parametrize("planes", [3, 4])
 def test_a_stack_of_few_slices_is_no_picture_in_colours(tmp_path: Path, planes: int) -> None:
     array = np.arange(planes * 30, dtype=np.uint8).reshape(planes, 5, 6)
@@ -222,6 +281,33 @@ def test_written_stack_labels_have_a_sidecar_too(tmp_path: Path) -> None:
     one_slice = Geometry((1, 5, 6), STACK.spacing_zyx, STACK.origin_xyz, STACK.direction_xyz)
     write_label(tmp_path / "thin.tif", np.ones((1, 5, 6), np.uint8), one_slice, "Tiff3DIO")
     assert read_label(tmp_path / "thin.tif", "Tiff3DIO").geometry == one_slice
+
+
+def test_side_cars_of_cases_whose_names_end_in_four_digits(tmp_path: Path) -> None:
+    """As v2: only a channel file's suffix is left out."""
+    images, labels = tmp_path / "imagesTr", tmp_path / "labelsTr"
+    images.mkdir()
+    labels.mkdir()
+    other = Geometry(STACK.shape_zyx, (7.0, 2.0, 1.5), STACK.origin_xyz, STACK.direction_xyz)
+    grids = {"case_0001": STACK, "case_0002": other}
+    for name, grid in grids.items():
+        write_image(images / f"{name}_0000.tif", np.ones((4, 5, 6), np.uint8), grid, "Tiff3DIO")
+        write_label(labels / f"{name}.tif", np.ones((4, 5, 6), np.uint8), grid, "Tiff3DIO")
+    for name, grid in grids.items():
+        for folder in (images, labels):
+            assert json.loads((folder / f"{name}.json").read_text()) == {"spacing": list(grid.spacing_zyx)}
+        assert read_image([images / f"{name}_0000.tif"], "Tiff3DIO").geometry == grid
+        assert read_label(labels / f"{name}.tif", "Tiff3DIO").geometry == grid
+        assert read_label_header(labels / f"{name}.tif", "Tiff3DIO") == (grid, "uint8")
+    assert len(list(labels.iterdir())) == 4
+
+
+def test_where_side_cars_stand(tmp_path: Path) -> None:
+    images, label = [tmp_path / "a_0001_0000.tif", tmp_path / "a_0001_0001.tif"], tmp_path / "labels" / "a_0001.tif"
+    beside_label = tmp_path / "labels" / "a_0001.json"
+    assert sidecars(images, label, "Tiff3DIO") == [tmp_path / "a_0001.json"] * 2 + [beside_label]
+    assert sidecars(images[:1], None, "Tiff3DIO") == [tmp_path / "a_0001.json"]
+    assert sidecars(images, label, READER) == sidecars(images, label, "SimpleITKIO") == []
 
 
 def test_real_stacks(shared_data: Path) -> None:

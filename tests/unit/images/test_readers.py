@@ -26,6 +26,7 @@ from segwright.images.readers import (
 TILTED = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 GRID = Geometry((4, 5, 6), (2.5, 0.75, 0.5), (-12.25, 30.5, 7.0), TILTED)
 FLAT = Geometry((1, 5, 6), (999.0 * 0.75, 0.75, 0.5), (1.5, 2.5), (1.0, 0.0, 0.0, 1.0), 2)
+PICTURE = Geometry((1, 5, 6), (999.0, 1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), 2)
 
 
 def some_image(shape: tuple[int, ...] = (4, 5, 6), kind: type = np.int16) -> np.ndarray:
@@ -42,6 +43,9 @@ def some_image(shape: tuple[int, ...] = (4, 5, 6), kind: type = np.int16) -> np.
         (".nii", None, "NibabelIO"),
         (".nii.gz", "NibabelIOWithReorient", "NibabelIOWithReorient"),
         (".nrrd", "SimpleITKIOWithReorient", "SimpleITKIOWithReorient"),
+        (".nii", "SimpleITKIO", "SimpleITKIO"),
+        (".nii", "SimpleITKIOWithReorient", "SimpleITKIOWithReorient"),
+        (".tiff", "NaturalImage2DIO", "NaturalImage2DIO"),
         (".png", None, "NaturalImage2DIO"),
         (".bmp", None, "NaturalImage2DIO"),
         (".tiff", None, "Tiff3DIO"),
@@ -65,7 +69,33 @@ def test_unknown_endings_and_readers_are_refused_with_what_is_known() -> None:
         choose_reader(".png", override="MyReader")
     with pytest.raises(DatasetError, match=r"SimpleITKIO cannot read \.png"):
         choose_reader(".png", override="SimpleITKIO")
+    with pytest.raises(DatasetError, match=r"Tiff3DIO cannot read \.png; it reads \.tif, \.tiff"):
+        choose_reader(".png", override="Tiff3DIO")
     assert set(known_endings()) == {".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "reader", "grid"),
+    [
+        (".nii", "SimpleITKIO", GRID),
+        (".nii", "SimpleITKIOWithReorient", None),
+        (".tiff", "NaturalImage2DIO", PICTURE),
+    ],
+)
+def test_a_named_reader_reads_and_writes_endings_it_is_not_chosen_for(
+    tmp_path: Path, ending: str, reader: str, grid: Geometry | None
+) -> None:
+    """As v2, which looks at the ending only where it chooses the reader itself."""
+    shape = (4, 5, 6) if grid is None else grid.shape_zyx
+    write_image(tmp_path / f"case_0000{ending}", some_image(shape), grid or GRID, reader)
+    image = read_image([tmp_path / f"case_0000{ending}"], reader)
+    assert np.array_equal(np.sort(image.array_czyx, axis=None), np.sort(some_image(shape), axis=None))
+    assert grid is None or image.geometry == grid
+    label = np.arange(120).reshape(image.geometry.shape_zyx) if grid is None else np.ones(shape, int)
+    write_label(tmp_path / f"case{ending}", label, image.geometry, reader)
+    written = read_label(tmp_path / f"case{ending}", reader)
+    np.testing.assert_array_equal(written.array_zyx, label)
+    assert written.geometry == image.geometry
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".nii"])
@@ -182,6 +212,28 @@ def test_label_maps_get_the_smallest_integer_type(tmp_path: Path, values: list[i
         assert label.array_zyx.dtype == expected
         assert label.stored_dtype == np.dtype(stored).name
         np.testing.assert_array_equal(label.array_zyx, array)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_label_values_are_whole_in_single_precision(tmp_path: Path, ending: str) -> None:
+    """A rescaling leaves such numbers, and v2 casts them to float32 before anything else."""
+    array = np.full((4, 5, 6), 2.9999999999999996)
+    array[0, 0, 0] = -1.0000000000000002
+    assert not np.array_equal(array, np.rint(array))
+    write_image(tmp_path / f"label{ending}", array, GRID, "SimpleITKIO")
+    label = read_label(tmp_path / f"label{ending}", "SimpleITKIO")
+    assert (label.stored_dtype, label.array_zyx.dtype) == ("float64", np.int16)
+    np.testing.assert_array_equal(label.array_zyx, np.rint(array))
+
+
+def test_label_values_beyond_single_precision_stay_exact(tmp_path: Path) -> None:
+    array = np.full((4, 5, 6), 2.0**24 + 1)
+    write_image(tmp_path / "label.nii.gz", array, GRID, "SimpleITKIO")
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii.gz", "SimpleITKIO").array_zyx, 16_777_217)
+    array[0, 0, 0] = 3.0001
+    write_image(tmp_path / "label.nii.gz", array, GRID, "SimpleITKIO")
+    with pytest.raises(DatasetError, match="whole numbers but 1 voxels"):
+        read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
 
 
 @pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])

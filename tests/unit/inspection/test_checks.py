@@ -13,12 +13,13 @@ import pytest
 from segwright.core.dataset import load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json
+from segwright.images.readers import write_image, write_label
 from segwright.inspection.checks import Checks, collect_checks, read_checks, require_valid, write_checks
 from segwright.inspection.dataset import inspect_dataset
 from segwright.inspection.names import clashing_names, unusable_reason
 from segwright.inspection.records import read_batch
 
-from .conftest import SHAPE, RawDataset, random_image, two_labels
+from .conftest import SHAPE, RawDataset, grid, random_image, two_labels
 
 
 def _found(checks: Checks) -> list[tuple[str, str, str, str]]:
@@ -29,6 +30,24 @@ def test_a_sound_dataset_has_no_problems(raw: RawDataset) -> None:
     checks = raw.inspect()
     assert checks.problems == () and checks.cases == ("a", "b", "c") and checks.reader == "SimpleITKIO"
     require_valid(checks)
+
+
+def test_stacks_of_cases_whose_names_end_in_four_digits(tmp_path: Path) -> None:
+    """The spacing of a label map stands in a file of its whole name, as in v2."""
+    raw = RawDataset(tmp_path / "Dataset002_Stacks", tmp_path / "data")
+    for number, name in enumerate(("case_0001", "case_0002")):
+        geometry = grid(spacing_zyx=(3.0 + number, 1.0, 1.5))
+        for folder in ("imagesTr", "labelsTr"):
+            (raw.folder / folder).mkdir(parents=True, exist_ok=True)
+        write_image(raw.folder / "imagesTr" / f"{name}_0000.tif", random_image(number), geometry, "Tiff3DIO")
+        write_label(raw.folder / "labelsTr" / f"{name}.tif", two_labels(), geometry, "Tiff3DIO")
+    raw.describe(file_ending=".tif", numTraining=2)
+    checks = raw.inspect()
+    assert (checks.problems, checks.reader) == ((), "Tiff3DIO")
+    (raw.folder / "labelsTr" / "case_0002.json").write_text('{"spacing": [3.0, 1.0, 1.5]}')
+    assert _found(raw.inspect()) == [("error", "grid_differs", "case_0002", "labelsTr/case_0002.tif")]
+    (raw.folder / "labelsTr" / "case_0002.json").unlink()
+    assert ("warning", "spacing_missing", "case_0002", "labelsTr/case_0002.json") in _found(raw.inspect())
 
 
 def _not_whole(raw: RawDataset) -> None:

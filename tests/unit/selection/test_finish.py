@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json, write_json
-from segwright.images.readers import read_label
+from segwright.images.readers import read_label, write_label
 from segwright.selection.components import Rule
 from segwright.selection.finish import finish_test
 from segwright.selection.folders import ensemble_folders, postprocess_folder
+from tests.unit.label_maps import grid
 
 READER = "SimpleITKIO"
 LABELS = Labels((("background", 0), ("a", 1), ("b", 2)))
@@ -141,6 +143,22 @@ def test_pickles_are_refused(write_map: Callable, dataset_json: Path, tmp_path: 
     np.savez(folders[1] / "A.npz", probabilities=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DamagedFileError, match=r"A\.npz.*not an \.npz"):
         ensemble_folders(folders, tmp_path / "out", dataset_json)
+
+
+def test_ensembles_of_stacks_keep_the_spacing_of_their_label_maps(tmp_path: Path) -> None:
+    """In TIFF it stands beside a label map, under its name, whatever that ends in."""
+    write_json(tmp_path / "dataset.json", {**LABELS.to_json(), "file_ending": ".tif"}, sort_keys=False)
+    grids = {f"case_000{n}": replace(grid(SHAPE), spacing_zyx=(3.0 + n, 1.0, 1.5)) for n in (1, 2)}
+    folders = [tmp_path / "1", tmp_path / "2"]
+    for folder in folders:
+        for case_id, geometry in grids.items():
+            write_label(folder / f"{case_id}.tif", two_islands(), geometry, "Tiff3DIO")
+            np.savez_compressed(folder / f"{case_id}.npz", probabilities=certain(two_islands(), 0.9))
+    ensemble_folders(folders, tmp_path / "out", tmp_path / "dataset.json")
+    for case_id, geometry in grids.items():
+        label = read_label(tmp_path / "out" / f"{case_id}.tif", "Tiff3DIO")
+        assert label.geometry == geometry
+        np.testing.assert_array_equal(label.array_zyx, two_islands())
 
 
 def test_postprocess_folder(write_map: Callable, rules: Path, dataset_json: Path, tmp_path: Path) -> None:
