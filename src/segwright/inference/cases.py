@@ -7,6 +7,7 @@ stage of a cascade runs by itself, several configurations are averaged, a final 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
 from segwright.images.image import Image, LabelMap
-from segwright.images.readers import read_image, read_label, write_label
+from segwright.images.readers import read_image, read_label, sidecars, write_label
 from segwright.inference.export import ScoreKind, labels_from_logits
 from segwright.inference.finished import (
     PROBABILITIES_SUFFIX,
@@ -31,7 +32,7 @@ from segwright.inference.finished import (
     write_manifest,
 )
 from segwright.inference.fold import LABEL, PROBABILITIES, require_finite
-from segwright.inference.pipeline import naming_case, run_cases
+from segwright.inference.pipeline import run_cases
 from segwright.inference.predictor import (
     Predictor,
     TrainingFacts,
@@ -173,8 +174,16 @@ def predict_images(
     """
     output.mkdir(parents=True, exist_ok=True)
     model = [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
+    first_plan = chains[0][0].plan
     by_id = {case.case_id: case for case in cases}
-    inputs = {case_id: _image_inputs(case, model, finish_digest) for case_id, case in by_id.items()}
+
+    def inputs_of(case_id: str) -> str:
+        return _image_inputs(by_id[case_id], first_plan.preprocess.reader, model, finish_digest)
+
+    inputs: dict[str, str] = {}
+    for case_id in by_id:
+        with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
+            inputs[case_id] = inputs_of(case_id)
     files = {case_id: {LABEL: output / f"{case_id}{file_ending}"} for case_id in by_id}
     if save_probabilities:
         for case_id, roles in files.items():
@@ -187,7 +196,10 @@ def predict_images(
         predictors = [[stage.predictor(settings, device, plugins) for stage in chain] for chain in chains]
 
         def read(case_id: str) -> Image:
-            return _read(by_id[case_id].image_files, chains[0][0].plan)
+            image = _read(by_id[case_id].image_files, first_plan)
+            if case_id not in inputs:  # it could not be read before
+                inputs[case_id] = inputs_of(case_id)
+            return image
 
         def predict(_: str, image: Image) -> list[ScoreArray]:
             return [_predict_chain(chain, image) for chain in predictors]
@@ -248,10 +260,10 @@ def _preprocess(image: Image, previous_label: LabelMap | None, plan: PredictPlan
     return preprocess_case(image, previous_label, plan.preprocess, with_locations=False)
 
 
-def _image_inputs(case: Case, model: Sequence[Sequence[str]], finish_digest: str) -> str:
+def _image_inputs(case: Case, reader: str, model: Sequence[Sequence[str]], finish_digest: str) -> str:
     """Digest of everything a predicted image depends on."""
-    with naming_case(case.case_id):
-        return json_digest([model, [file_digest(path) for path in case.image_files], finish_digest])
+    spacings = [path for path in sidecars(case.image_files, None, reader) if path.is_file()]
+    return json_digest([model, [file_digest(path) for path in (*case.image_files, *spacings)], finish_digest])
 
 
 def _batch_files(

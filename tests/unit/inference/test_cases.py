@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segwright.core.dataset import Case
 from segwright.core.errors import DatasetError
 from segwright.core.files import file_digest, read_json
 from segwright.core.settings import PredictionSettings
 from segwright.images.image import LabelMap
-from segwright.images.readers import read_image, read_label
+from segwright.images.readers import read_image, read_label, write_image
 from segwright.inference import cases as module
 from segwright.inference.cases import Stage, predict_batch, predict_image, predict_images
 from segwright.inference.export import labels_from_logits, probabilities_from_logits
 from segwright.inference.predictor import Predictor, TrainingFacts
 from segwright.inference.probabilities import read_probabilities
 
-from .conftest import Trained, predict_plan, write_weights
+from .conftest import Trained, geometry, predict_plan, write_weights
 
 MakeTrained = Callable[..., Trained]
 SETTINGS = PredictionSettings()
@@ -145,6 +146,48 @@ def test_an_ensemble_averages_probabilities_and_is_finished(
     np.testing.assert_allclose(np.load(tmp_path / "out" / "x.npz")["probabilities"], mean, atol=1e-6)
     monkeypatch.setattr(module, "predict_image", lambda *_: pytest.fail("nothing is to be predicted"))
     assert run() == files
+
+
+def test_an_unreadable_file_does_not_keep_the_other_images(make_trained: MakeTrained, tmp_path: Path) -> None:
+    trained = make_trained(predict_plan())
+    x, y = trained.dataset.test
+    lost = replace(x, case_id="lost", image_files=(tmp_path / "lost_0000.nii.gz",))
+    lost.image_files[0].symlink_to(tmp_path / "nowhere")
+    chains = [[Stage(trained.plan, (trained.weights,), TrainingFacts())]]
+
+    def run(output: Path) -> dict[str, Path]:
+        return predict_images(chains, [lost, x, y], output, file_ending=".nii.gz", settings=SETTINGS, device="cpu")
+
+    for _ in range(2):  # what is finished stays so
+        with pytest.raises(DatasetError, match=r"case lost: .*lost_0000\.nii\.gz: the file does not exist") as caught:
+            run(tmp_path / "out")
+        assert "case x" not in str(caught.value) and "case y" not in str(caught.value)
+    for case_id in "xy":
+        found = read_label(tmp_path / "out" / f"{case_id}.nii.gz", "SimpleITKIO").array_zyx
+        np.testing.assert_array_equal(found, direct(trained, case_id))
+    (tmp_path / "nowhere").write_bytes(x.image_files[0].read_bytes())
+    run(tmp_path / "out")
+    assert (tmp_path / "out" / "lost.nii.gz").read_bytes() == (tmp_path / "out" / "x.nii.gz").read_bytes()
+
+
+def test_an_image_is_predicted_again_if_its_spacing_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = predict_plan(reader="Tiff3DIO")
+    chains = [[Stage(plan, (write_weights(tmp_path / "weights", plan),), TrainingFacts())]]
+    image_zyx = np.random.default_rng(1).normal(100, 20, (10, 12, 11)).astype(np.float32)
+    write_image(tmp_path / "case_0001_0000.tif", image_zyx, geometry(), "Tiff3DIO")
+    case = Case("case_0001", (tmp_path / "case_0001_0000.tif",), None)
+
+    def spacing_of_result() -> list[float]:
+        predict_images(chains, [case], tmp_path / "out", file_ending=".tif", settings=SETTINGS, device="cpu")
+        return list(read_label(tmp_path / "out" / "case_0001.tif", "Tiff3DIO").geometry.spacing_zyx)
+
+    assert spacing_of_result() == [1.25, 0.8, 1.1]
+    (tmp_path / "case_0001.json").write_text('{"spacing": [2.0, 0.8, 1.1]}')
+    assert spacing_of_result() == [2.0, 0.8, 1.1]
+    monkeypatch.setattr(module, "predict_image", lambda *_: pytest.fail("nothing is to be predicted"))
+    assert spacing_of_result() == [2.0, 0.8, 1.1]
 
 
 def test_bad_images_are_refused_by_name(make_trained: MakeTrained, tmp_path: Path) -> None:
