@@ -38,6 +38,9 @@ _STORAGES = {
 }
 """Class that a checkpoint names -> torch dtype and bytes of an element."""
 _RECORD = re.compile(r"[0-9]{1,9}")
+_NAME = re.compile(r"[\w.+ -]{1,200}")
+"""Names of trainers, configurations and weights, which messages and the model card repeat."""
+_EPOCHS_MAX = 1 << 31
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number all files of torch before 1.6 begin with
 _DIMENSIONS_MAX = 8
 
@@ -129,10 +132,10 @@ def _checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     trainer, axes = content["trainer_name"], content.get("inference_allowed_mirroring_axes")
     axes = () if axes is None else axes
     valid = (
-        isinstance(configuration, str)
-        and isinstance(trainer, str)
+        _is_name(configuration)
+        and _is_name(trainer)
         and isinstance(weights, dict)
-        and all(isinstance(name, str) and isinstance(tensor, StoredTensor) for name, tensor in weights.items())
+        and all(_is_name(name) and isinstance(tensor, StoredTensor) for name, tensor in weights.items())
         and isinstance(axes, (tuple, list))
         and all(isinstance(axis, int) and 0 <= axis <= 2 for axis in axes)
     )
@@ -144,21 +147,26 @@ def _checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     epochs = content.get("current_epoch")
     return Checkpoint(
         path=path,
-        trainer=trainer,
+        trainer=str(trainer),
         configuration=str(configuration),
         mirror_axes=tuple(sorted({int(axis) for axis in axes})),
-        epochs=epochs if isinstance(epochs, int) else None,
-        ema_fg_dice=_last_value(content.get("logging"), "ema_fg_dice"),
+        epochs=epochs if isinstance(epochs, int) and 0 <= epochs < _EPOCHS_MAX else None,
+        ema_fg_dice=_last_score(content.get("logging"), "ema_fg_dice"),
         tensors=dict(weights),
     )
 
 
-def _last_value(logged: Any, name: str) -> float | None:
-    """Last entry of one curve of the log, which recent releases keep one level deeper."""
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _last_score(logged: Any, name: str) -> float | None:
+    """Last entry, 0 to 1, of one curve of the log, which recent releases keep one level deeper."""
     for record in (logged, *(logged.values() if isinstance(logged, dict) else ())):
         curve = record.get(name) if isinstance(record, dict) else None
-        if isinstance(curve, list) and curve and isinstance(curve[-1], (int, float, np.floating)):
-            return float(curve[-1])
+        last = curve[-1] if isinstance(curve, list) and curve else None
+        if isinstance(last, (int, float, np.floating)) and 0 <= last <= 1:
+            return float(last)
     return None
 
 

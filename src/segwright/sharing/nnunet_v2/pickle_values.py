@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 _NUMBER_KINDS = "biuf"
+_KEY_PARTS, _KEY_LENGTH, _KEY_BITS = 16, 1000, 60
+"""Most parts of a key that is a tuple, characters of a text and bits of a whole number in it."""
 
 
 def expect(value: Any, kind: Any) -> Any:
@@ -21,11 +23,20 @@ def expect(value: Any, kind: Any) -> Any:
 
 
 def plain_key(value: Any) -> Any:
-    """Keys and members of sets are plain: hashing a deep nest could exhaust the interpreter's stack."""
+    """Keys and members of sets are plain and short.
+
+    Hashing a deep nest could exhaust the interpreter's stack; a long key that stands in the file once could be hashed
+    and compared as often as the file has room for a reference to it.
+    """
     parts = value if isinstance(value, tuple) else (value,)
+    if len(parts) > _KEY_PARTS:
+        raise ValueError(f"a tuple of {len(parts)} parts as a key")
     for part in parts:
         if not (part is None or isinstance(part, (str, bytes, int, float, np.generic))):
             raise TypeError(f"a {type(part).__name__} as a key")
+        is_long = isinstance(part, (str, bytes)) and len(part) > _KEY_LENGTH
+        if is_long or (isinstance(part, int) and part.bit_length() > _KEY_BITS):
+            raise ValueError(f"a {type(part).__name__} as a key that is too long")
     return value
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import LabelKey
-from segwright.core.errors import ModelError
+from segwright.core.errors import MALFORMED, ModelError, brief
 from segwright.core.files import read_json
 from segwright.selection.components import Rule
 from segwright.sharing.nnunet_v2.restricted_pickle import LIMIT_BYTES, Name, Vocabulary, read_pickle
@@ -16,6 +16,7 @@ PICKLE, JSON = "postprocessing.pkl", "postprocessing.json"
 
 _FUNCTION = "remove_all_but_largest_component_from_segmentation"
 _MODULE = "nnunetv2.postprocessing.remove_connected_components"
+_LABEL_MAX = (1 << 31) - 1
 
 
 def rules_of_folder(folder: Path) -> tuple[Rule, ...] | None:
@@ -74,12 +75,20 @@ def _rule(name: Any, arguments: Any, path: Path) -> Rule:
         structures = arguments["labels_or_regions"]
         further = {key: value for key, value in arguments.items() if key != "labels_or_regions"}
         keys = tuple(map(_key, structures)) if isinstance(structures, list) else (_key(structures),)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise ModelError(f"{path}: arguments of {name} are not valid ({problem!r})") from problem
-    if any(item != ("background_label", 0) for item in further.items()):
+        is_usual = all(item == ("background_label", 0) for item in further.items())
+    except MALFORMED as problem:
+        raise ModelError(f"{path}: arguments of {name} are not valid ({brief(repr(problem))})") from problem
+    if not is_usual:
         raise ModelError(f"{path}: {name} with {', '.join(map(str, further))} is not available")
     return Rule(keys)
 
 
 def _key(value: Any) -> LabelKey:
-    return tuple(int(entry) for entry in value) if isinstance(value, (tuple, list)) else int(value)
+    return tuple(map(_label, value)) if isinstance(value, (tuple, list)) else _label(value)
+
+
+def _label(value: Any) -> int:
+    label = int(value)
+    if not 0 <= label <= _LABEL_MAX:
+        raise ValueError("a number that is no label")
+    return label

@@ -218,8 +218,8 @@ class _Machine:
         self.stack.append(self.vocabulary.calls[function.text](*arguments))
 
     def charge(self, values: Any) -> None:
-        """Count what may be copied: one value can be the argument of many calls."""
-        self.copies_left -= sum(len(value) for value in values if hasattr(value, "__len__"))
+        """Count what may be copied: one value can be the argument of many calls, and one tuple all their arguments."""
+        self.copies_left -= len(values) + sum(len(value) for value in values if hasattr(value, "__len__"))
         if self.copies_left < 0:
             raise self.refused("its pickle copies the same values again and again")
 

@@ -70,6 +70,12 @@ def test_the_optimizer_s_arrays_are_not_read(tmp_path: Path, monkeypatch: pytest
         ({"trainer_name": 3}, "trainer_name"),
         ({"init_args": {}}, "init_args.configuration"),
         ({"init_args": None}, "init_args.configuration"),
+        ({"trainer_name": "nnUNetTrainer\x1b[2J"}, "trainer_name"),
+        ({"trainer_name": "\ud800"}, "trainer_name"),
+        ({"trainer_name": "a" * 1000}, "trainer_name"),
+        ({"trainer_name": "a/b"}, "trainer_name"),
+        ({"init_args": {"configuration": "2d\n"}}, "init_args.configuration"),
+        ({"network_weights": {"\x1b": torch.ones(1)}}, "network_weights"),
         ({"network_weights": {"a": 1}}, "network_weights"),
         ({"network_weights": {1: torch.ones(1)}}, "network_weights"),
         ({"inference_allowed_mirroring_axes": (0, 7)}, "mirroring_axes"),
@@ -82,6 +88,18 @@ def test_the_optimizer_s_arrays_are_not_read(tmp_path: Path, monkeypatch: pytest
 def test_other_contents_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=words):
         read_checkpoint(saved(tmp_path / "c.pth", made.checkpoint("2d", **changes)))
+
+
+def test_impossible_numbers_are_left_out(tmp_path: Path) -> None:
+    for epochs in (10**5000, -1, 2**31, 1.5):
+        checkpoint = read_checkpoint(saved(tmp_path / "c.pth", made.checkpoint("2d", current_epoch=epochs)))
+        assert checkpoint.epochs is None
+    for score in (10**5000, -(10**5000), float("nan"), float("inf"), 1.5):
+        logged = {"ema_fg_dice": [0.5, score]}
+        checkpoint = read_checkpoint(saved(tmp_path / "c.pth", made.checkpoint("2d", logging=logged)))
+        assert checkpoint.ema_fg_dice is None
+    checkpoint = read_checkpoint(saved(tmp_path / "c.pth", made.checkpoint("2d", current_epoch=1000)))
+    assert (checkpoint.epochs, checkpoint.ema_fg_dice) == (1000, 0.5)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}, "epoch": 3}, torch.ones(3)])

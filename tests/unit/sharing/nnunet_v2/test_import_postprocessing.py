@@ -53,6 +53,10 @@ def test_none_and_several(tmp_path: Path) -> None:
         ([{"labels_or_regions": 1, "size": 5}], None, "with size"),
         ([{"other": 1}], None, "not valid"),
         ([{"labels_or_regions": "organ"}], None, "not valid"),
+        ([{"labels_or_regions": [10**5000]}], None, "not valid .*no label"),
+        ([{"labels_or_regions": -1}], None, "not valid .*no label"),
+        ([{"labels_or_regions": float("inf")}], None, "not valid"),
+        ([{"labels_or_regions": 1, "background_label": np.zeros(2)}], None, "not valid"),
         ([3], None, "not valid"),
     ],
 )

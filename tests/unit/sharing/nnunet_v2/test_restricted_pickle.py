@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,45 @@ def test_unknown_operations_stay_refused() -> None:
     assert refused == {
         "PERSID", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER",
     }  # fmt: skip
+
+
+LONG_KEYS = {
+    "tuple": b"(" + b"K\x01" * 20 + b"t",
+    "text": b"X" + (2000).to_bytes(4, "little") + b"a" * 2000,
+    "bytes": b"B" + (2000).to_bytes(4, "little") + b"a" * 2000,
+    "number": b"\x8a\x10" + b"\x7f" * 16,
+}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        b"}h\x00Ns.", b"}(h\x00Nu.", b"(h\x00Nd.", b"\x8f(h\x00\x90.", b"(h\x00\x91.",
+        b"ccollections\nOrderedDict\n]h\x00N\x86a\x85R.", b"cbuiltins\nset\n]h\x00a\x85R.",
+        b"cbuiltins\nfrozenset\n]h\x00a\x85R.",
+    ],
+    ids=["SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "OrderedDict", "set", "frozenset"],
+)  # fmt: skip
+@pytest.mark.parametrize("key", LONG_KEYS.values(), ids=LONG_KEYS)
+def test_long_keys_are_refused(key: bytes, use: bytes) -> None:
+    """One of 100 000 parts that is used 100 000 times would be hashed for an hour, from a file of 1 MB."""
+    read(b"K\x01q\x000" + use)
+    with pytest.raises(ModelError, match="as a key"):
+        read(key + b"q\x000" + use)
+
+
+def test_a_key_of_many_references_is_refused_at_once() -> None:
+    parts = uses = 50_000
+    started = time.process_time()
+    with pytest.raises(ModelError, match="a tuple of 50000 parts as a key"):
+        read(b"(" + b"K\x01" * parts + b"tq\x000}(" + b"h\x00N" * uses + b"u.")
+    assert time.process_time() - started < 5
+
+
+def test_many_arguments_are_counted() -> None:
+    """The same tuple of 1000 arguments for call after call."""
+    arguments = b"(" + b"K\x01" * 1000 + b"tq\x000cnumpy.core.multiarray\n_reconstruct\nq\x010"
+    call = b"h\x01h\x00R0"
+    assert read(arguments + call * 10 + b"N.") is None
+    with pytest.raises(ModelError, match="again and again"):
+        read(arguments + call * 1000 + b"N.")
