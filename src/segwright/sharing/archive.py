@@ -1,7 +1,8 @@
 """Zip archives of model folders: written with equal bytes for equal files, and extracted as if by an enemy's hand.
 
 Extraction refuses path tricks, links, encrypted or strangely compressed entries, names that clash, names nobody
-expects, and bombs; sizes are checked from the directory first and again while extracting. Nothing is overwritten.
+expects, and bombs; sizes are checked from the directory first and again while extracting. Nothing is overwritten. A
+caller may name entries that are left out: they pass the same checks, but are never read or written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segwright.core.errors import ModelError, brief
 from segwright.core.files import TEMPORARY_PREFIX, atomic_path
@@ -25,7 +26,7 @@ _FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal conten
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_SMALL_BYTES = 1 << 20  # ratios of tiny files say nothing
+_NEVER_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\\:]")
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,16 @@ class Limits:
         entries: number of files.
         total_bytes: size of all files after extraction.
         file_bytes: size of one file after extraction.
-        ratio: extracted size over compressed size, of the archive and of each entry above 1 MB; weights hardly shrink.
+        ratio: extracted size over compressed size, of the archive and of each entry above ``small_bytes``; weights
+            hardly shrink.
+        small_bytes: extracted size up to which the ratio says nothing: text that repeats itself shrinks a lot.
     """
 
     entries: int = 2000
     total_bytes: int = 64 << 30
     file_bytes: int = 8 << 30
     ratio: float = 100.0
+    small_bytes: int = 1 << 20
 
 
 DEFAULT_LIMITS = Limits()
@@ -65,8 +69,17 @@ def write_archive(archive: Path, folder: Path, names: Iterable[str]) -> None:
                 shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
 
+def nothing(_: str) -> bool:
+    """Leaves no entry out."""
+    return False
+
+
 def extract_archive(
-    archive: Path, folder: Path, expected: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS
+    archive: Path,
+    folder: Path,
+    expected: Callable[[str], bool],
+    limits: Limits = DEFAULT_LIMITS,
+    left_out: Callable[[str], bool] = nothing,
 ) -> tuple[str, ...]:
     """Extract an archive to ``folder``, which must not exist yet; returns the names of the files.
 
@@ -74,6 +87,7 @@ def extract_archive(
 
     Args:
         expected: says whether a relative name may be in the archive at all.
+        left_out: says whether an entry stays in the archive, whatever it is; its name may hold spaces and any letters.
 
     Raises:
         ModelError: the archive is damaged or could do harm, or ``folder`` exists. Nothing is left behind.
@@ -84,7 +98,7 @@ def extract_archive(
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     try:
         with zipfile.ZipFile(archive) as packed:
-            entries = checked_entries(archive, packed, expected, limits)
+            entries = checked_entries(archive, packed, expected, limits, left_out)
             free = shutil.disk_usage(folder.parent).free
             needed = sum(entry.file_size for entry in entries)
             if needed > free:
@@ -99,7 +113,7 @@ def extract_archive(
         temporary.rename(folder)
     except FileNotFoundError as error:
         raise ModelError(f"{archive}: the file does not exist; correct the path") from error
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ModelError(
             f"{archive}: not a valid zip file ({brief(str(error), 300)}); copy or download it again"
         ) from error
@@ -109,9 +123,13 @@ def extract_archive(
 
 
 def checked_entries(
-    archive: Path, packed: zipfile.ZipFile, expected: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS
+    archive: Path,
+    packed: zipfile.ZipFile,
+    expected: Callable[[str], bool],
+    limits: Limits = DEFAULT_LIMITS,
+    left_out: Callable[[str], bool] = nothing,
 ) -> list[zipfile.ZipInfo]:
-    """The files of an opened archive, after everything its directory says was found harmless.
+    """The files of an opened archive to extract, after everything its directory says was found harmless.
 
     Raises:
         ModelError: names the archive, the entry and what is wrong with it.
@@ -121,30 +139,34 @@ def checked_entries(
         raise _refused(archive, f"it has {len(entries)} entries, more than {limits.entries}")
     seen: dict[str, str] = {}
     files: list[zipfile.ZipInfo] = []
+    extracted: list[zipfile.ZipInfo] = []
     for entry in entries:
-        problem = _problem_of(entry, limits)
+        name = entry.filename.removesuffix("/")
+        stays = left_out(name)
+        problem = _problem_of(entry, name, stays, limits)
         if problem is None:
-            folded = entry.filename.rstrip("/").casefold()
-            if folded in seen:
-                problem = f"it clashes with {seen[folded]!r}"
-            elif not entry.is_dir() and not expected(entry.filename):
+            key = name if stays else name.casefold()  # on some disks names that differ in case are one file
+            if key in seen:
+                problem = f"it clashes with {brief(repr(seen[key]), 300)}"
+            elif not (stays or entry.is_dir() or expected(name)):
                 problem = "no such file belongs to a model"
-            seen[folded] = entry.filename
+            seen[key] = entry.filename
         if problem is not None:
-            raise _refused(archive, f"entry {entry.orig_filename!r}: {problem}")
+            raise _refused(archive, f"entry {brief(repr(entry.orig_filename), 300)}: {problem}")
         if not entry.is_dir():
             files.append(entry)
+            extracted += [] if stays else [entry]
     names = {entry.filename.casefold() for entry in files}
     for entry in files:
-        if any(parent.as_posix().casefold() in names for parent in Path(entry.filename).parents):
-            raise _refused(archive, f"entry {entry.filename!r}: a folder of its path is also a file")
-    total = sum(entry.file_size for entry in files)
+        if any(parent.as_posix().casefold() in names for parent in PurePosixPath(entry.filename).parents):
+            raise _refused(archive, f"entry {brief(repr(entry.filename), 300)}: a folder of its path is also a file")
+    total, needed = (sum(entry.file_size for entry in chosen) for chosen in (files, extracted))
     size = archive.stat().st_size
     if total > limits.total_bytes:
         raise _refused(archive, f"it would extract to {total} bytes, more than {limits.total_bytes}")
-    if total > _SMALL_BYTES and total > limits.ratio * size:
-        raise _refused(archive, f"it would extract to {total} bytes, {total / max(size, 1):.0f} times its size")
-    return files
+    if needed > limits.small_bytes and needed > limits.ratio * size:
+        raise _refused(archive, f"it would extract to {needed} bytes, {needed / max(size, 1):.0f} times its size")
+    return extracted
 
 
 def safe_name(name: str) -> bool:
@@ -158,12 +180,19 @@ def safe_name(name: str) -> bool:
     )
 
 
-def _problem_of(entry: zipfile.ZipInfo, limits: Limits) -> str | None:
-    """What is wrong with one entry of the directory; None if nothing."""
+def _stays_inside(name: str) -> bool:
+    """Whether a relative name leads below its folder on every system; nothing of that name will be written."""
+    return not _NEVER_IN_NAMES.search(name) and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _problem_of(entry: zipfile.ZipInfo, name: str, stays: bool, limits: Limits) -> str | None:
+    """What is wrong with one entry of the directory; None if nothing. One that stays packed cannot be a bomb."""
     mode = entry.external_attr >> 16
     if entry.filename != entry.orig_filename:
         return "its name holds a NUL or a foreign separator"
-    if not safe_name(entry.filename.removesuffix("/") if entry.is_dir() else entry.filename):
+    if stays and not _stays_inside(name):
+        return "its name is absolute, leaves the folder, or holds control characters, \\ or :"
+    if not (stays or safe_name(name)):
         return "its name is absolute, leaves the folder, or holds characters that are not letters, digits or _ . + -"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "it is a link or a special file"
@@ -175,7 +204,7 @@ def _problem_of(entry: zipfile.ZipInfo, limits: Limits) -> str | None:
         return f"it would extract to {entry.file_size} bytes, more than {limits.file_bytes}"
     if entry.is_dir():
         return None if entry.file_size == 0 else "it is a folder with content"
-    if entry.file_size > _SMALL_BYTES and entry.file_size > limits.ratio * entry.compress_size:
+    if not stays and entry.file_size > limits.small_bytes and entry.file_size > limits.ratio * entry.compress_size:
         return f"it would extract to {entry.file_size / max(entry.compress_size, 1):.0f} times its size"
     return None
 

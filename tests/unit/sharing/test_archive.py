@@ -6,12 +6,13 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segwright.core.errors import ModelError
-from segwright.sharing.archive import Limits, extract_archive, safe_name, write_archive
+from segwright.sharing.archive import Limits, extract_archive, nothing, safe_name, write_archive
 
 SMALL = Limits(entries=5, total_bytes=4 << 20, file_bytes=3 << 20, ratio=10)
 
@@ -36,11 +37,15 @@ def make_zip(path: Path, *entries: tuple[zipfile.ZipInfo, bytes]) -> Path:
 
 
 def assert_refused(
-    archive: Path, match: str, limits: Limits = SMALL, expected: Callable[[str], bool] = anything
+    archive: Path,
+    match: str,
+    limits: Limits = SMALL,
+    expected: Callable[[str], bool] = anything,
+    left_out: Callable[[str], bool] = nothing,
 ) -> None:
     target = archive.parent / "out"
     with pytest.raises(ModelError, match=match) as caught:
-        extract_archive(archive, target, expected, limits)
+        extract_archive(archive, target, expected, limits, left_out)
     assert str(archive) in str(caught.value)
     assert not target.exists()
     assert [path.name for path in archive.parent.iterdir()] == [archive.name], "something was left behind"
@@ -193,3 +198,64 @@ def test_zip_hidden_behind_other_bytes_is_read_by_its_directory(tmp_path: Path) 
         packed.writestr(entry("x"), b"1")
     (tmp_path / "m.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
     assert extract_archive(tmp_path / "m.zip", tmp_path / "out", anything) == ("x",)
+
+
+def test_text_that_repeats_itself_is_no_bomb(tmp_path: Path) -> None:
+    text = b"[1, 512, 512]\n" * 100_000
+    path = make_zip(tmp_path / "m.zip", (entry("x", method=zipfile.ZIP_DEFLATED), text))
+    assert_refused(path, "times its size")
+    assert extract_archive(path, tmp_path / "out", anything, replace(SMALL, small_bytes=2 << 20)) == ("x",)
+    assert (tmp_path / "out" / "x").read_bytes() == text
+
+
+def is_note(name: str) -> bool:
+    return name.startswith("notes/")
+
+
+def test_what_is_left_out_may_have_any_name_and_is_not_written(tmp_path: Path) -> None:
+    names = ["notes/größe (1), x.sh", "notes/.hidden", "notes/A", "notes/a", "notes/con", "notes/" + "a" * 500]
+    entries = [(entry(name), b"1") for name in (*names, "x")]
+    bomb = (entry("notes/zeros", method=zipfile.ZIP_DEFLATED), bytes(2 << 20))
+    path = make_zip(tmp_path / "m.zip", *entries, bomb, (entry("notes/my folder/"), b""))
+    limits = replace(SMALL, entries=10)
+    assert extract_archive(path, tmp_path / "out", lambda name: name == "x", limits, is_note) == ("x",)
+    assert [file.name for file in (tmp_path / "out").rglob("*")] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("notes/../../x", b"")], "leaves the folder"),
+        ([("notes//x", b"")], "leaves the folder"),
+        ([("notes/a\x1b[2J", b"")], "control characters"),
+        ([("notes/a\x85", b"")], "control characters"),
+        ([("notes/a\\b", b"")], "control characters"),
+        ([("notes/C:x", b"")], "control characters"),
+        ([("notes/a", b""), ("notes/a", b"")], "clashes with 'notes/a'"),
+        ([("notes/a", b""), ("notes/a/", b"")], "clashes with 'notes/a'"),
+        ([("notes/a", b""), ("notes/a/b", b"")], "is also a file"),
+        ([("NOTES", b""), ("notes/a", b"")], "is also a file"),
+        ([("notes/a", bytes(3 << 20)), ("notes/b", bytes(2 << 20))], "more than 4194304"),
+        ([("notes/a", bytes((3 << 20) + 1))], "more than 3145728"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_is_left_out_hides_nothing(entries: list[tuple[str, bytes]], words: str, tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "m.zip", *((entry(name), content) for name, content in entries))
+    assert_refused(path, words, left_out=is_note)
+
+
+def test_links_and_encryption_are_refused_where_nothing_is_written(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "m.zip", (entry("notes/a", stat.S_IFLNK | 0o777), b"/etc"))
+    assert_refused(path, "a link", left_out=is_note)
+    path = make_zip(tmp_path / "m.zip", (entry("notes/a"), b"1"))
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(raw))
+    assert_refused(path, "encrypted", left_out=is_note)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "m.zip", (entry("größe"), b"1"))
+    path.write_bytes(path.read_bytes().replace("größe".encode(), b"gr\xff\xff\xff\xffe"))
+    assert_refused(path, "not a valid zip")

@@ -23,8 +23,21 @@ _IN_ZIP = re.compile(
     r"([A-Za-z0-9_.+-]+/){0,6}"
     r"[A-Za-z0-9_.+-]+\.(json|pth|pkl|png|pdf|txt|npz|b2nd|gz|nii|nrrd|mha|mhd|gipl|tif|tiff|bmp|jpg|jpeg)"
 )
-"""Files that may lie in an exported zip: what nnU-Net writes into results, predictions included."""
-_LIMITS = replace(DEFAULT_LIMITS, entries=100_000)  # predictions of all cases may have been exported too
+"""Files that may lie in an exported zip: what nnU-Net writes into results."""
+_OF_CASES = re.compile(
+    r"(.*/)?(fold_(\d+|all)/validation|crossval_results_folds_[^/]*|ensembles/ensemble___[^/]*|predicted_next_stage)/"
+    r"(?P<name>.+)",
+    re.DOTALL,
+)
+"""Files of single cases, whose names people choose, and beside them the evaluation."""
+_EVALUATION = ("summary.json", "postprocessing.json", "postprocessing.pkl")
+_EXTRA = re.compile(
+    r"__MACOSX(/.*)?|(.*/)?\.[^/]*(/.*)?|(.*/)?((licen[sc]e|readme)(\.[^/]*)?|network_architecture)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What people, their systems and nnU-Net's plots add to a folder."""
+_LIMITS = replace(DEFAULT_LIMITS, entries=100_000, small_bytes=32 << 20)
+"""Predictions of all cases may have been exported; the fingerprint repeats itself, and has 136 bytes a case."""
 
 
 def import_model(
@@ -43,7 +56,7 @@ def import_model(
     Args:
         source: ``DatasetXXX_Name/``, one ``Trainer__Plans__configuration/``, or a zip of nnUNetv2_export_model_to_zip.
         configurations: names of configurations or model folders; several are averaged.
-        folds: instead of those nnU-Net selected with, else of all that have a checkpoint.
+        folds: instead of those nnU-Net selected with, else of all that are finished.
 
     Raises:
         ModelError: the input is no such model, incomplete, damaged or unsafe, or ``output`` exists.
@@ -60,7 +73,7 @@ def import_model(
         folder = source.resolve()
         if source.is_file():
             folder = Path(temporary) / (source.stem or "zip")
-            extract_archive(_zip(source), folder, _belongs_to_results, _LIMITS)
+            extract_archive(_zip(source), folder, _belongs_to_results, _LIMITS, _is_left_out)
         try:
             results = find_results(folder)
             work = Import(results, choose(results, configurations, wanted))
@@ -80,3 +93,9 @@ def _zip(path: Path) -> Path:
 
 def _belongs_to_results(name: str) -> bool:
     return _IN_ZIP.fullmatch(name) is not None
+
+
+def _is_left_out(name: str) -> bool:
+    """Whether a file of a zip is of no use here: it stays packed, and may be named in any way."""
+    of_case = _OF_CASES.fullmatch(name)
+    return (of_case is not None and of_case["name"] not in _EVALUATION) or _EXTRA.fullmatch(name) is not None
