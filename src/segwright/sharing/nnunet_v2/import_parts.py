@@ -18,7 +18,7 @@ from segwright.selection.best import Selection
 from segwright.selection.postprocessing import Postprocessing
 from segwright.sharing.nnunet_v2.checkpoint_in import Checkpoint
 from segwright.sharing.nnunet_v2.import_sources import Import, Source
-from segwright.sharing.nnunet_v2.plans_in import with_configurations_of
+from segwright.sharing.nnunet_v2.plans_in import with_configuration_of
 from segwright.sharing.nnunet_v2.postprocessing_in import rules_of_folder
 from segwright.sharing.nnunet_v2.results_folder import result_folder
 from segwright.sharing.package import ConfigurationFiles, FoldFiles, package_model
@@ -87,15 +87,14 @@ def _predict_plan(source: Source, sources: Sequence[Source]) -> PredictPlan:
         source.plans, source.configuration, labels, tuple(source.facts["channel_names"].values())
     )
     plan = predict_slice(source.plans, source.configuration, preprocess)
-    names = {(other.first.trainer, other.plans.plans_name, other.configuration): other.name for other in sources}
-    lineage = (source.first.trainer, source.plans.plans_name)
-    previous = None if plan.previous_stage is None else names[(*lineage, plan.previous_stage)]
-    following = tuple(
-        other.name
-        for other in sources
-        if other.previous_stage == source.configuration and (other.first.trainer, other.plans.plans_name) == lineage
-    )
+    previous = _previous_name(source, sources)
+    following = tuple(other.name for other in sources if other.previous == source.model.identifier)
     return replace(plan, configuration=source.name, previous_stage=previous, next_stages=following)
+
+
+def _previous_name(source: Source, sources: Sequence[Source]) -> str | None:
+    """What its previous stage is called in the new model, whichever trainer and plans that names."""
+    return next((other.name for other in sources if other.model.identifier == source.previous), None)
 
 
 def _write_weights(checkpoint: Checkpoint, plan: PredictPlan, fold: str, path: Path) -> None:
@@ -168,17 +167,15 @@ def _training_record(source: Source, plan: PredictPlan, fold: str, weights: Path
 
 
 def _merged_plans(lead: Source, sources: Sequence[Source]) -> Plans:
-    """The first member's plans, with the configurations of other plans and those that had to be renamed."""
+    """The first member's plans; where sources have other plans or names, each with an entry that needs no other."""
     plans = lead.plans
-    groups: dict[tuple[str, str], dict[str, str]] = {}
-    for source in sources:
-        same = source.plans == lead.plans and source.name == source.configuration
-        if not same:
-            groups.setdefault((source.plans.plans_name, source.first.trainer), {})[source.configuration] = source.name
-    for source in sources:
-        added = groups.pop((source.plans.plans_name, source.first.trainer), None)
-        if added:
-            plans = with_configurations_of(plans, source.plans, added)
+    previous = {source.name: _previous_name(source, sources) for source in sources}
+    if any(
+        (source.plans, source.configuration, source.previous_stage) != (plans, source.name, previous[source.name])
+        for source in sources
+    ):
+        for source in sources:
+            plans = with_configuration_of(plans, source.plans, source.configuration, source.name, previous[source.name])
     return plans
 
 

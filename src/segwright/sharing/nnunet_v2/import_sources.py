@@ -15,19 +15,26 @@ from segwright.core.plans import Plans
 from segwright.sharing.nnunet_v2.checkpoint_in import Checkpoint, read_checkpoint
 from segwright.sharing.nnunet_v2.plans_in import facts_from_v2, plans_from_v2, require_same
 from segwright.sharing.nnunet_v2.results_folder import BEST, FINAL, Choice, Results, TrainedModel
+from segwright.sharing.nnunet_v2.trainers import PLANNED_NETWORK
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A trained configuration, read and checked, and its name in the new model."""
+    """A trained configuration, read and checked.
+
+    Attributes:
+        name: its name in the new model.
+        previous: identifier of the model of its previous stage.
+    """
 
     model: TrainedModel
     name: str
     plans: Plans
     facts: Mapping[str, Any]
     checkpoints: Mapping[str, Checkpoint]
+    previous: str | None = None
 
     @property
     def first(self) -> Checkpoint:
@@ -65,11 +72,12 @@ def read_sources(work: Import) -> list[Source]:
     members = [_read(work, model, is_member=True) for model in work.choice.members]
     for member in members:
         chain, seen = [member], {member.model.identifier}
-        while (previous := chain[0].previous_stage) is not None:
-            model = work.results.previous_stage_of(_identified(chain[0]), previous)
+        while (stage := chain[0].previous_stage) is not None:
+            model = work.results.previous_stage_of(chain[0].model, stage, _lineages(chain[0]))
             if model.identifier in seen:
                 raise ModelError(f"{model.folder}: is its own previous stage; correct plans.json")
             seen.add(model.identifier)
+            chain[0] = replace(chain[0], previous=model.identifier)
             chain.insert(0, _read(work, model, is_member=False))
         for entry in chain:
             found.setdefault(entry.model.identifier, entry)
@@ -88,13 +96,14 @@ def _read(work: Import, model: TrainedModel, *, is_member: bool) -> Source:
     for checkpoint in checkpoints.values():
         if (checkpoint.configuration, checkpoint.trainer) != (first.configuration, first.trainer):
             raise ModelError(f"{checkpoint.path}: belongs to another configuration or trainer than {first.path}")
-    if model.configuration not in ("", first.configuration):
-        raise ModelError(
-            f"{first.path}: is a checkpoint of {first.configuration}, but lies in {model.identifier}; correct it"
-        )
     plans_file, facts_file = model.folder / "plans.json", model.folder / "dataset.json"
     plans = plans_from_v2(read_json(plans_file), [first.configuration], str(plans_file))
     facts = facts_from_v2(read_json(facts_file), plans, str(facts_file))
+    misplaced = model.configuration in plans.configurations and model.configuration != first.configuration
+    if misplaced and model is not work.results.single:  # a copy of one folder may have any name
+        raise ModelError(
+            f"{first.path}: is a checkpoint of {first.configuration}, but lies in {model.identifier}; correct it"
+        )
     configuration = plans.configuration(first.configuration)
     if len(configuration.normalization_schemes) != len(facts["channel_names"]):
         raise ModelError(
@@ -105,25 +114,35 @@ def _read(work: Import, model: TrainedModel, *, is_member: bool) -> Source:
         raise ModelError(f"{first.path}: mirrors an axis the patch does not have; get the checkpoint again")
     if len({entry.mirror_axes for entry in checkpoints.values()}) > 1:
         work.note(f"{model.identifier}: its folds were mirrored on different axes; only those of all are used.")
+    if first.trainer not in PLANNED_NETWORK:
+        work.note(
+            f"{model.identifier}: the trainer {first.trainer} is none of nnU-Net's own that train the planned network;"
+            " if it changes activations or normalisation, predictions differ."
+        )
     return Source(model, first.configuration, plans, facts, checkpoints)
 
 
 def _chosen(work: Import, model: TrainedModel, is_member: bool) -> dict[str, Path]:
     """The checkpoints of the chosen folds; a previous stage, or a selection that lost some, uses what is there."""
-    available = model.checkpoints()
-    wanted, required = work.choice.folds, work.choice.folds_required and is_member
-    if wanted is not None and not required and not set(wanted) <= set(available):
-        present = tuple(fold for fold in wanted if fold in available)
-        if present:
-            lost = ", ".join(fold for fold in wanted if fold not in available)
-            work.note(f"{model.identifier}: was selected with fold {lost}, which is missing.")
-        wanted = present or None
+    available, wanted = model.checkpoints(), work.choice.folds
+    required = work.choice.folds_required and is_member
+    named = wanted or () if work.choice.folds_required else ()
+    if wanted is not None and not required:
+        present = _finished({fold: available[fold] for fold in wanted if fold in available}, named)
+        lost = [fold for fold in wanted if fold not in present]
+        if lost and present:
+            work.note(f"{model.identifier}: was selected with fold {', '.join(lost)}, which is missing or unfinished.")
+        wanted = tuple(present) or None
     if wanted is None:
-        unfinished = [fold for fold in model.folds() if fold not in available]
-        if unfinished and available:
-            work.note(f"{model.identifier}: fold {', '.join(unfinished)} has no checkpoint and was left out.")
+        finished = _finished(available)
+        unfinished = [fold for fold in model.folds() if fold not in finished]
+        if unfinished and finished:
+            work.note(
+                f"{model.identifier}: fold {', '.join(unfinished)} has no final checkpoint and was left out; --folds"
+                f" takes its {BEST}, where there is one."
+            )
         # a network trained on all cases does not join those that were tested on theirs, as in nnU-Net
-        wanted = tuple(fold for fold in available if fold != "all" or len(available) == 1)
+        wanted = tuple(fold for fold in finished if fold != "all" or len(finished) == 1)
     missing = [fold for fold in wanted if fold not in available]
     if missing or not wanted:
         raise ModelError(
@@ -136,15 +155,23 @@ def _chosen(work: Import, model: TrainedModel, is_member: bool) -> dict[str, Pat
     return {fold: available[fold] for fold in wanted}
 
 
+def _finished(checkpoints: Mapping[str, Path], named: Sequence[str] = ()) -> Mapping[str, Path]:
+    """Without folds that still train, unless the user named them or there are no others.
+
+    nnU-Net averages only folds that have the one kind of checkpoint it was asked for.
+    """
+    return {fold: path for fold, path in checkpoints.items() if path.name == FINAL or fold in named} or checkpoints
+
+
 def _meaning(facts: Mapping[str, Any]) -> list[Any]:
     """What dataset.json says of images and labels; regions go by the order of the labels."""
     keys = ("regions_class_order", "channel_names", "file_ending")
     return [list(facts["labels"].items()), *(facts.get(key) for key in keys)]
 
 
-def _identified(source: Source) -> TrainedModel:
-    """The model with what its files say, where the name of its folder does not."""
-    return replace(source.model, trainer=source.first.trainer, plans_name=source.plans.plans_name)
+def _lineages(source: Source) -> list[tuple[str, str]]:
+    """Trainer and plans as its files name them, and as its folder does, which may have been renamed with the others."""
+    return [(source.first.trainer, source.plans.plans_name), (source.model.trainer, source.model.plans_name)]
 
 
 def _named(sources: Sequence[Source]) -> list[Source]:

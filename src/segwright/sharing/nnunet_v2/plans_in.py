@@ -66,7 +66,8 @@ def plans_from_v2(record: Any, needed: Iterable[str], where: str) -> Plans:
     """The plans of an nnU-Net v2 model.
 
     Inheritance of entries in the old style is resolved before they are translated, as nnU-Net does: a child may
-    override single keys of the old network description. Configurations nobody needs stay if they can be read.
+    override single keys of the old network description. Configurations nobody needs stay if they can be read; a child
+    of one that cannot be read is stored with all it inherits.
 
     Args:
         record: content of plans.json.
@@ -91,6 +92,8 @@ def plans_from_v2(record: Any, needed: Iterable[str], where: str) -> Plans:
             except _UNREADABLE:
                 if name in needed:
                     raise
+        alone = [name for name, entry in translated.items() if entry.get("inherits_from", name) not in translated]
+        translated |= {name: _translated(name, entries, merge=True) for name in alone}
         plans = Plans.from_json({**record, "configurations": translated})
         for name in needed:
             _check(plans, name)
@@ -145,23 +148,16 @@ def require_same(first: Plans, other: Plans, names: str) -> None:
             raise ModelError(f"{names}: their plans have another {what}; import one of them with --configurations")
 
 
-def with_configurations_of(plans: Plans, other: Plans, names: Mapping[str, str]) -> Plans:
-    """Add configurations of other plans under new names, without inheritance.
-
-    Args:
-        names: configuration in ``other`` -> name of it here.
-    """
-    added = {}
-    for name, new_name in names.items():
-        entry = other.resolved(name)
-        if entry.get("previous_stage") in names:
-            entry["previous_stage"] = names[entry["previous_stage"]]
-        added[new_name] = entry
-    return replace(plans, configurations={**plans.configurations, **added})
+def with_configuration_of(plans: Plans, other: Plans, name: str, new_name: str, previous_stage: str | None) -> Plans:
+    """Add a configuration of other plans under a new name, without inheritance, on a previous stage of a new name."""
+    entry = {key: value for key, value in other.resolved(name).items() if key != "previous_stage"}
+    if previous_stage is not None:
+        entry["previous_stage"] = previous_stage
+    return replace(plans, configurations={**plans.configurations, new_name: entry})
 
 
-def _translated(name: str, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One entry in the present style; ``inherits_from`` stays where nothing has to be translated."""
+def _translated(name: str, entries: Mapping[str, Mapping[str, Any]], *, merge: bool = False) -> dict[str, Any]:
+    """One entry in the present style; ``inherits_from`` stays where nothing has to be translated or merged."""
     merged: dict[str, Any] = {}
     current, seen = name, [name]
     while True:
@@ -174,15 +170,14 @@ def _translated(name: str, entries: Mapping[str, Mapping[str, Any]]) -> dict[str
         if current in seen:
             raise PlansError(f"plans: inherits_from goes in a circle: {' -> '.join([*seen, current])}")
         seen.append(current)
+    merged.pop("inherits_from", None)
     if "architecture" in merged:
         architecture = _architecture(name, merged["architecture"])
-        entry = {
-            key: value for key, value in entries[name].items() if key != "UNet_class_name"
-        }  # is not looked at then
+        entry = dict(merged if merge else entries[name])
+        entry.pop("UNet_class_name", None)  # is not looked at then
         if "architecture" in entry:
             entry["architecture"] = architecture
         return _with_resampling_defaults(entry)
-    merged.pop("inherits_from", None)
     kind = merged.get("UNet_class_name")
     if kind not in ("PlainConvUNet", "ResidualEncoderUNet"):
         raise PlansError(f"configuration {name}: the network {kind} is not available (known: {_known_networks()})")

@@ -65,19 +65,25 @@ class Results:
     models: Mapping[str, TrainedModel]
     single: TrainedModel | None = None
 
-    def previous_stage_of(self, model: TrainedModel, configuration: str) -> TrainedModel:
+    def previous_stage_of(
+        self, model: TrainedModel, configuration: str, lineages: Sequence[tuple[str, str]]
+    ) -> TrainedModel:
         """The model a cascade continues from: same trainer, same plans (method 9.7).
+
+        Args:
+            lineages: trainer and plans of the cascade, as its files and its folder name them, the likeliest first.
 
         Raises:
             ModelError: it is not there.
         """
-        name = "__".join((model.trainer, model.plans_name, configuration))
-        if name not in self.models:
-            raise ModelError(
-                f"{model.folder}: is a cascade on {configuration}, but {self.folder} has no {name}; put the folder of"
-                " that model beside it, or export both together"
-            )
-        return self.models[name]
+        names = ["__".join((*lineage, configuration)) for lineage in lineages]
+        for name in names:
+            if name in self.models:
+                return self.models[name]
+        raise ModelError(
+            f"{model.folder}: is a cascade on {configuration}, but {self.folder} has no {names[0]}; put the folder of"
+            " that model beside it, or export both together"
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 
 from segwright.core.errors import DamagedFileError, DatasetError, ModelError, PlansError, SegwrightError, SettingsError
 from segwright.core.files import read_json
+from segwright.core.plans import Plans
 from segwright.images.readers import read_label
 from segwright.networks.weights import canonical_state, load_weights
 from segwright.selection.components import Rule
@@ -130,19 +131,53 @@ def test_one_folder_under_any_name(root: Root, tmp_path: Path) -> None:
     assert_refused(root / "my best model" / "fold_0", tmp_path / "x", "is no results folder")
 
 
+def test_copies_with_a_name_like_nnunet_s(root: Root, tmp_path: Path) -> None:
+    folder = made.renamed(made.model_folder(root, "3d_fullres"), "nnUNetTrainer__nnUNetPlans__3d_fullres_backup")
+    sources = {"folder": folder, "results": root, "zip": made.zipped(folder, tmp_path / "model.zip")}
+    for name, source in sources.items():
+        with open_model(import_model(source, tmp_path / name)) as model:
+            assert model.members == ("3d_fullres",)
+    folder = made.renamed(folder, "nnUNetTrainer__nnUNetPlans__3d_lowres")  # all that is there, so no other is meant
+    with open_model(import_model(folder, tmp_path / "misnamed")) as model:
+        assert model.members == ("3d_fullres",)
+
+
 def test_all_cases_and_best_checkpoints(root: Root, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = made.model_folder(root, "3d_fullres", ("0", "1", "all"))
     (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_best.pth")
     (folder / "fold_2").mkdir()
-    with open_model(imported(root, tmp_path)) as model:
+    with open_model(imported(root, tmp_path, folds=["0", "1"])) as model:
         assert [fold.fold for fold in model.configurations["3d_fullres"].folds] == ["0", "1"]
         card = (model.folder / "README.md").read_text()
         notes = read_json(model.folder / "3d_fullres/fold_1/training.json")["imported"]["notes"]
     assert "fold 1 has no final checkpoint, checkpoint_best.pth was taken" in card
-    assert len(notes) == 2 and all(note in caplog.text for note in notes)
+    assert len(notes) == 1 and notes[0] in caplog.text
     with open_model(import_model(root, tmp_path / "second", folds=["all"])) as model:
         assert [fold.fold for fold in model.configurations["3d_fullres"].folds] == ["all"]
         assert read_json(model.folder / "selection.json")["planned_folds"] == 1
+
+
+def test_folds_that_still_train_do_not_join_finished_ones(root: Root, tmp_path: Path) -> None:
+    folder = made.model_folder(root, "3d_fullres", ("0", "1", "2"))
+    (folder / "fold_2" / "checkpoint_final.pth").rename(folder / "fold_2" / "checkpoint_best.pth")
+    (folder / "fold_3").mkdir()
+
+    def folds(name: str, **options: Any) -> tuple[list[str], str]:
+        with open_model(import_model(root, tmp_path / name, **options)) as model:
+            card = (model.folder / "README.md").read_text()
+            return [fold.fold for fold in model.configurations["3d_fullres"].folds], card
+
+    found, card = folds("detected")
+    assert found == ["0", "1"] and "fold 2, 3 has no final checkpoint and was left out" in card
+    found, card = folds("named", folds=["1", "2"])
+    assert found == ["1", "2"] and "fold 2 has no final checkpoint, checkpoint_best.pth was taken" in card
+    made.information(root, ["3d_fullres"], (0, 1, 2))
+    found, card = folds("selected")
+    assert found == ["0", "1"] and "was selected with fold 2, which is missing or unfinished" in card
+    (root / "inference_information.json").unlink()
+    for fold in ("0", "1"):
+        (folder / f"fold_{fold}" / "checkpoint_final.pth").rename(folder / f"fold_{fold}" / "checkpoint_best.pth")
+    assert folds("none is finished")[0] == ["0", "1", "2"]
 
 
 def test_a_cascade_needs_its_previous_stage(root: Root, tmp_path: Path) -> None:
@@ -152,6 +187,36 @@ def test_a_cascade_needs_its_previous_stage(root: Root, tmp_path: Path) -> None:
     with open_model(imported(root / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres", tmp_path)) as model:
         assert [fold.fold for fold in model.configurations["3d_lowres"].folds] == ["0"]  # all it has
         assert model.configurations["3d_lowres"].plan.next_stages == ("3d_cascade_fullres",)
+
+
+def test_stages_whose_folders_were_renamed_belong_together(root: Root, tmp_path: Path) -> None:
+    """nnU-Net looks for the previous stage under its own trainer's name, so people rename shorter trainings."""
+    short, usual = "nnUNetTrainer_250epochs", "nnUNetTrainer"
+    lowres = made.model_folder(root, "3d_lowres", trainer=short)
+    made.renamed(lowres, f"{usual}__nnUNetPlans__3d_lowres")
+    for name, trainer in (("one", usual), ("both", short)):
+        cascade = made.model_folder(root, "3d_cascade_fullres", trainer=trainer)
+        if trainer == short:
+            made.renamed(cascade, f"{usual}__nnUNetPlans__3d_cascade_fullres")
+        with open_model(import_model(root, tmp_path / name, configurations=["3d_cascade_fullres"])) as model:
+            assert model.configurations["3d_cascade_fullres"].previous_stage == "3d_lowres"
+            assert model.configurations["3d_lowres"].plan.next_stages == ("3d_cascade_fullres",)
+            lines = (model.folder / "README.md").read_text()
+            assert f"3d_lowres: trainer {short}" in lines and f"3d_cascade_fullres: trainer {trainer}" in lines
+        shutil.rmtree(root / f"{usual}__nnUNetPlans__3d_cascade_fullres")
+
+
+def test_a_renamed_previous_stage_is_found_in_the_plans(root: Root, tmp_path: Path) -> None:
+    for name in ("3d_cascade_fullres", "3d_lowres"):
+        made.model_folder(root, name)
+    made.model_folder(root, "3d_lowres", plans_name="Other")
+    chosen = ["3d_cascade_fullres", "nnUNetTrainer__Other__3d_lowres"]
+    with open_model(imported(root, tmp_path, configurations=chosen)) as model:
+        previous = "nnUNetTrainer_nnUNetPlans_3d_lowres"
+        assert model.configurations["3d_cascade_fullres"].previous_stage == previous
+        plans = Plans.from_json(read_json(model.folder / "plans.json"))
+        assert plans.configuration("3d_cascade_fullres").previous_stage == previous
+        assert plans.configuration(previous).spacing_mm == (2.0, 2.0, 2.0)
 
 
 def test_old_plans_mean_the_same(root: Root, tmp_path: Path) -> None:
@@ -187,6 +252,24 @@ def test_another_network_than_planned_is_refused_by_its_keys(root: Root, tmp_pat
     del weights["decoder.seg_layers.0.bias"]
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
     assert_refused(root, tmp_path, "nnUNetTrainerBN .*seg_layers.0.bias is missing.*running_mean is unknown")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "is_told"),
+    [
+        ("nnUNetTrainer", False), ("nnUNetTrainer_250epochs", False), ("nnUNetTrainerNoDeepSupervision", False),
+        ("nnUNetTrainerDA5", False), ("nnUNetTrainerBN", True), ("nnUNetTrainerGELU", True),
+    ],
+)  # fmt: skip
+def test_trainers_that_may_have_changed_the_network_are_told(
+    trainer: str, is_told: bool, root: Root, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another activation has no weights of its own, so nothing in the files shows it."""
+    made.model_folder(root, "3d_fullres", ("0",), trainer=trainer)
+    with open_model(imported(root, tmp_path)) as model:
+        card = (model.folder / "README.md").read_text()
+    note = f"the trainer {trainer} is none of nnU-Net's own that train the planned network; if it changes activations"
+    assert (note in card) == (note in caplog.text) == is_told
 
 
 def test_names_of_one_tensor_must_agree(root: Root, tmp_path: Path) -> None:
@@ -325,6 +408,51 @@ def test_a_zip_gives_the_same_model(root: Root, tmp_path: Path) -> None:
     assert all((from_zip / name).read_bytes() == (from_folder / name).read_bytes() for name in files)
 
 
+def test_a_zip_of_many_equal_images_is_imported(root: Root, tmp_path: Path) -> None:
+    """The fingerprint of 2-D images of one size repeats itself, and so do label maps that are not compressed."""
+    folder = made.model_folder(root, "3d_fullres", ("0",))
+    shapes, spacings = [[1, 512, 512]] * 12_000, [[999.0, 1.0, 1.0]] * 12_000
+    record = {"shapes_after_crop": shapes, "spacings": spacings}
+    (folder / "dataset_fingerprint.json").write_text(json.dumps(record, indent=4))
+    (folder / "fold_0" / "validation").mkdir()
+    (folder / "fold_0" / "validation" / "a.nii").write_bytes(bytes(33 << 20))
+    archive = made.zipped(root, tmp_path / "model.zip")
+    with zipfile.ZipFile(archive) as packed:
+        large = [entry for entry in packed.infolist() if entry.file_size > 100 * entry.compress_size]
+    assert [Path(entry.filename).name for entry in large] == ["dataset_fingerprint.json", "a.nii"]
+    assert min(entry.file_size for entry in large) > 1 << 20
+    with open_model(imported(archive, tmp_path)) as model:
+        assert model.members == ("3d_fullres",)
+
+
+def test_what_people_and_systems_add_to_a_zip_is_left_out(root: Root, tmp_path: Path) -> None:
+    for name in ("2d", "3d_fullres"):
+        made.crossval(made.model_folder(root, name) / "crossval_results_folds_0_1", rules=[1])
+    made.information(root, ["2d", "3d_fullres"])
+    ensemble = "ensemble___nnUNetTrainer__nnUNetPlans__2d___nnUNetTrainer__nnUNetPlans__3d_fullres___0_1"
+    made.crossval(root / "ensembles" / ensemble, 0.9, [2])
+    expected = imported(made.zipped(root, tmp_path / "model.zip"), tmp_path)
+    folder = root / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    names = [
+        "LICENSE", "README.md", ".DS_Store", ".git/con figuration", "ensembles/.DS_Store",
+        f"ensembles/{ensemble}/müller (1).nii.gz", f"ensembles/{ensemble}/plans.json",
+        f"{folder.name}/fold_0/network_architecture", f"{folder.name}/fold_0/validation/Case A.nii.gz",
+        f"{folder.name}/fold_0/validation/case a.nii.gz", f"{folder.name}/fold_0/validation/größe 10%.npz",
+        f"{folder.name}/crossval_results_folds_0_1/(x), y.nii.gz",
+        f"{folder.name}/predicted_next_stage/3d_cascade_fullres/Ä b.npz",
+    ]  # fmt: skip
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"of no use here")
+    with zipfile.ZipFile(made.zipped(root, tmp_path / "other.zip"), "a") as packed:
+        for name in ("__MACOSX/", "__MACOSX/Dataset007_Made/", f"{made.DATASET}/{folder.name}/fold_0/validation/"):
+            packed.writestr(zipfile.ZipInfo(name), b"")
+        packed.writestr(f"__MACOSX/{made.DATASET}/._plans.json", b"\x00\x05\x16\x07")
+    found = import_model(tmp_path / "other.zip", tmp_path / "second")
+    assert (found / "model.json").read_bytes() == (expected / "model.json").read_bytes()
+    assert read_json(found / "postprocessing.json") == read_json(expected / "postprocessing.json")
+
+
 def _link(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -336,9 +464,17 @@ def _link(name: str) -> zipfile.ZipInfo:
     [
         (["../evil.json"], b"{}"), (["/tmp/evil.json"], b"{}"), (["D/../../evil.json"], b"{}"),
         ([_link("D/plans.json")], b"/etc/passwd"), (["D/plans.json", "D/plans.json"], b"{}"), (["D/run.sh"], b"#!"),
-        (["D/bomb.json"], b"0" * (64 << 20)),
+        (["D/bomb.json"], b"0" * (64 << 20)), (["D/a case.nii"], b""),
+        (["D/fold_0/validation/../../../evil.json"], b""),
+        (["D/fold_0/validation/a\x1b[2J.nii"], b""), (["D/fold_0/validation/a\\b.nii"], b""),
+        (["__MACOSX/../../evil.json"], b""), (["/.DS_Store"], b""), ([_link("D/.git")], b"/etc"),
+        ([".DS_Store", ".DS_Store"], b""), (["D/README", "D/readme/plans.json"], b"{}"),
     ],
-    ids=["above", "absolute", "inside and above", "link", "twice", "foreign", "bomb"],
+    ids=[
+        "above", "absolute", "inside and above", "link", "twice", "foreign", "bomb", "a name elsewhere",
+        "above a case", "escape sequence", "backslash", "above an extra", "absolute extra", "linked extra",
+        "extra twice", "extra as a folder",
+    ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_unsafe_zip_is_refused(names: list[Any], content: bytes, root: Root, tmp_path: Path) -> None:

@@ -51,6 +51,22 @@ def test_old_plans_with_inheritance_of_single_keys() -> None:
     assert len(plans.intensities) == 1
 
 
+def test_a_child_may_replace_what_is_not_available_in_its_parent() -> None:
+    """nnU-Net resolves inheritance before it looks at the network."""
+    base = made.entry(architecture={**made.entry()["architecture"], "network_class_name": "x.y.PrimusM"})
+    record = made.plans_record(
+        base=base,
+        **{"3d_fullres": {"inherits_from": "base", "architecture": made.entry()["architecture"], "batch_size": 5}},
+    )
+    plans = read(record, "3d_fullres", "3d_cascade_fullres")
+    child = plans.configuration("3d_fullres")
+    assert (child.architecture, child.batch_size, child.patch_size) == (made.architecture(3), 5, (8, 8, 8))
+    assert "base" not in plans.configurations
+    assert plans.lineage("3d_cascade_fullres") == ("3d_cascade_fullres", "3d_fullres")
+    with pytest.raises(PlansError, match=r"the network x\.y\.PrimusM is not available"):
+        read(made.plans_record(base=base, **{"3d_fullres": {"inherits_from": "base"}}))
+
+
 def test_arguments_nnunet_leaves_out_get_its_classes_defaults() -> None:
     record = changed("architecture", "arch_kwargs", "conv_bias", value=...)
     record["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["norm_op_kwargs"] = None
