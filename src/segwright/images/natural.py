@@ -20,6 +20,7 @@ from segwright.images.tiff import read_tiff, tiff_shape, write_tiff
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _GREY, _PALETTE = 0, 3
+_BLOCK_PIXELS = 1 << 20
 
 
 def header_picture(path: Path) -> tuple[Geometry, str]:
@@ -156,20 +157,36 @@ def _check_bmp(path: Path) -> bool:
 
 
 def _palette_indices(path: Path, colours_czyx: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Turn the colours of a palette PNG back into the stored indices."""
-    palette = _palette(path)
-    used = np.unique(colours_czyx[:3].reshape(3, -1), axis=1).T
-    matches = (used[:, None, :] == palette[None, :, :]).all(axis=2)
-    if (matches.sum(axis=1) != 1).any():
-        raise DatasetError(
-            f"{path}: the palette gives several labels the same colour; save the label map as grey values"
-        )
-    code = np.array([1, 256, 65536])
-    order = used.astype(np.int64) @ code
-    sorting = np.argsort(order)
-    flat = np.tensordot(code, colours_czyx[:3].astype(np.int64), axes=1)
-    indices = matches.argmax(axis=1)[sorting][np.searchsorted(order[sorting], flat)]
-    return indices[None].astype(np.uint8)
+    """Turn the colours of a palette PNG, (3, 1, y, x), back into the stored indices, (1, 1, y, x).
+
+    Some rows at a time, by a table of all colours: sorting the pixels of a whole-slide picture takes a quarter of an
+    hour.
+    """
+    codes = _colour_codes(*_palette(path).T)
+    distinct, times = np.unique(codes, return_counts=True)
+    index_of_code = np.zeros(1 << 24, np.int16)  # counted from 1; 0 where it is not one index. Untouched pages are free
+    index_of_code[codes] = np.arange(1, len(codes) + 1)
+    index_of_code[distinct[times > 1]] = 0
+    rows, columns = colours_czyx.shape[2:]
+    indices_yx = np.empty((rows, columns), np.uint8)
+    step = max(_BLOCK_PIXELS // columns, 1)
+    for start in range(0, rows, step):
+        found_yx = index_of_code[_colour_codes(*colours_czyx[:3, 0, start : start + step])]
+        if not found_yx.all():
+            raise DatasetError(
+                f"{path}: the palette gives several labels the same colour; save the label map as grey values"
+            )
+        indices_yx[start : start + step] = found_yx - 1
+    return indices_yx[None, None]
+
+
+def _colour_codes(red: npt.NDArray[Any], green: npt.NDArray[Any], blue: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """One number a colour, below 2^24."""
+    codes = blue.astype(np.uint32)
+    for colour in (green, red):
+        codes <<= 8
+        codes |= colour
+    return codes
 
 
 def _palette(path: Path) -> npt.NDArray[np.uint8]:

@@ -122,27 +122,30 @@ def read_image(files: Sequence[Path], reader: str) -> Image:
         DatasetError: a file is unreadable, truncated or damaged; several files of which one is 4-D; or the channels'
             grids differ. The message names the file.
     """
-    channels = read_channels(files, reader)
-    first = channels[0]
-    for path, channel in zip(files[1:], channels[1:], strict=True):
-        agreement, difference = compare_geometries(first.geometry, channel.geometry)
+    if len(files) < 2:
+        return read_channels(files, reader)[0]
+    dtypes: set[str] = set()
+    for index, path in enumerate(files):
+        (channel,) = read_channels([path], reader)
+        if index == 0:
+            geometry = channel.geometry
+            stacked_czyx = np.empty((len(files), *geometry.shape_zyx), np.float32)
+        agreement, difference = compare_geometries(geometry, channel.geometry)
         if agreement is Agreement.WRONG:
             raise DatasetError(
                 f"{path}: its grid differs from {Path(files[0]).name}: {difference}; resample it to the first channel"
             )
         if agreement is Agreement.SAME_GRID:
             log.warning("%s: slightly different header than %s: %s", path, Path(files[0]).name, difference)
-    if len(channels) == 1:
-        return first
-    for path, channel in zip(files, channels, strict=True):
         if len(channel.array_czyx) > 1:
             raise DatasetError(
                 f"{path}: holds {len(channel.array_czyx)} channels (4-D or colour) although the case has"
                 f" {len(files)} channel files; split it into one file a channel"
             )
-    dtypes = {channel.stored_dtype for channel in channels}
-    stacked_czyx = np.concatenate([channel.array_czyx for channel in channels])
-    return Image(stacked_czyx, first.geometry, dtypes.pop() if len(dtypes) == 1 else "mixed")
+        stacked_czyx[index] = channel.array_czyx[0]
+        dtypes.add(channel.stored_dtype)
+        del channel  # else it would still be there while the next one is read
+    return Image(stacked_czyx, geometry, dtypes.pop() if len(dtypes) == 1 else "mixed")
 
 
 def read_channels(files: Sequence[Path], reader: str) -> list[Image]:
