@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.cropping import box_slices, nonzero_box
+from segwright.core.cropping import Box, box_slices, nonzero_box
 from segwright.core.dataset import Case, Dataset
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, json_digest
@@ -278,12 +278,10 @@ def _fingerprint(
 ) -> tuple[CaseFingerprint, list[ValueCounts]]:
     """Crop to non-zero and count the values of foreground voxels, label > 0 with the ignore label (method 2.1, 2.2)."""
     geometry = images[0].geometry
-    image_czyx = images[0].array_czyx if len(images) == 1 else np.concatenate([image.array_czyx for image in images])
-    box = nonzero_box(image_czyx)
-    slices = box_slices(box)
+    slices = box_slices(_common_box(images))
     foreground_zyx: NDArray[np.bool_] = label.array_zyx > 0
     cropped_zyx = foreground_zyx[slices]
-    counts = [count_values(channel_zyx[slices][cropped_zyx]) for channel_zyx in image_czyx]
+    counts = [count_values(channel_zyx[slices][cropped_zyx]) for image in images for channel_zyx in image.array_czyx]
     z, y, x = cropped_zyx.shape
     voxels = int(np.count_nonzero(cropped_zyx))
     lost = int(np.count_nonzero(foreground_zyx)) - voxels
@@ -300,3 +298,12 @@ def _fingerprint(
         intensities=tuple(count.summary for count in counts),
     )
     return fingerprint, counts
+
+
+def _common_box(images: Sequence[Image]) -> Box:
+    """:func:`nonzero_box` of all images' channels together, without stacking them."""
+    boxes = [nonzero_box(image.array_czyx) for image in images if image.array_czyx.any()]
+    if not boxes:
+        return nonzero_box(images[0].array_czyx)
+    z, y, x = ((min(low for low, _ in ends), max(high for _, high in ends)) for ends in zip(*boxes, strict=True))
+    return z, y, x

@@ -12,7 +12,7 @@ from segwright.core.errors import DatasetError
 from segwright.core.files import write_text
 from segwright.inspection.intensities import ValueCounts, mix
 from segwright.inspection.records import CaseRecord, compact_json, read_batches
-from segwright.inspection.store import load_counts
+from segwright.inspection.store import load_counts, require_intact_counts
 
 _STATISTICS = (
     "every case with foreground weighs the same: the limit of nnU-Net v2's sampling with replacement;"
@@ -45,6 +45,8 @@ def merge_records(records: Mapping[str, CaseRecord], store: Path, reader: str) -
         text = f"cases from {next(iter(cases))} on have different numbers of channels ({sorted(channels)})"
         raise DatasetError(f"{text}; run inspection again")
     n_channels = channels.pop()
+    for case_id in cases:
+        require_intact_counts(store, records[case_id])
     statistics = [mix(_counts_of(channel, records, store)) for channel in range(n_channels)]
     if n_channels and statistics[0] is None:
         raise DatasetError("no training case has any foreground, so there is nothing to learn; check the label maps")

@@ -33,6 +33,7 @@ SKETCH_GROUPS = 16_384
 MIXED_VALUES = 1 << 22  # most values a mixture keeps (about 100 MB); beyond, it becomes a sketch of 1/16 of that
 _DENSE_RANGE = 1 << 22  # widest range of whole numbers that is counted in one array
 _DENSE_PER_VOXEL = 16  # ... unless there are too few voxels to make that worth while
+_BLOCK_VOXELS = 1 << 18  # small enough for the cache: counting converts each block to 8-byte integers
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def count_values(voxels: NDArray[np.float32]) -> ValueCounts:
     if voxels.size == 0:
         return ValueCounts(voxels, np.zeros(0, np.int64), Intensities(0, 0.0, 0.0, 0.0, 0.0))
     low, high = float(voxels.min()), float(voxels.max())
-    if high - low < min(_DENSE_RANGE, _DENSE_PER_VOXEL * voxels.size + 65_536) and (np.rint(voxels) == voxels).all():
-        dense = np.bincount(voxels.astype(np.int64) - int(low))
+    if high - low < min(_DENSE_RANGE, _DENSE_PER_VOXEL * voxels.size + 65_536) and _are_whole(voxels):
+        dense = _count_whole(voxels, int(low), int(high))
         offsets = np.flatnonzero(dense)
         values, counts = (offsets + int(low)).astype(np.float32), dense[offsets]
     else:
@@ -63,6 +64,21 @@ def count_values(voxels: NDArray[np.float32]) -> ValueCounts:
         means, sizes = _sketch(exact, counts.astype(np.float64), SKETCH_GROUPS)
         values, counts = means.astype(np.float32), np.rint(sizes).astype(np.int64)
     return ValueCounts(values, counts, Intensities(int(voxels.size), mean, variance, low, high, sketched))
+
+
+def _are_whole(voxels: NDArray[np.float32]) -> bool:
+    blocks = (voxels[start : start + _BLOCK_VOXELS] for start in range(0, voxels.size, _BLOCK_VOXELS))
+    return all((np.rint(block) == block).all() for block in blocks)
+
+
+def _count_whole(voxels: NDArray[np.float32], low: int, high: int) -> NDArray[np.int64]:
+    """How many voxels have each of the whole numbers from low to high; block by block, to stay within little memory."""
+    total = np.zeros(high - low + 1, np.int64)
+    step = max(_BLOCK_VOXELS, total.size)  # adding up a wide range is worth it for as many voxels only
+    for start in range(0, voxels.size, step):
+        offsets = voxels[start : start + step].astype(np.int64) - low
+        total += np.bincount(offsets, minlength=total.size)
+    return total
 
 
 def mix(cases: Iterable[ValueCounts]) -> IntensityStatistics | None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.core.errors import DamagedFileError
-from segwright.core.files import bytes_digest, write_bytes
+from segwright.core.files import bytes_digest, file_digest, write_bytes
 from segwright.inspection.intensities import ValueCounts
 from segwright.inspection.records import CaseRecord
 
@@ -59,22 +59,26 @@ def load_record(store: Path, case_id: str, key: str) -> CaseRecord | None:
     return _with_values(record, path, content)
 
 
-def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
-    """Value counts of one channel of a training case.
+def require_intact_counts(store: Path, record: CaseRecord) -> None:
+    """Compare a training case's side file with its recorded digest: once, before :func:`load_counts` for each channel.
 
     Raises:
         DamagedFileError: the side file is missing or is not the one the record was made with.
     """
-    assert record.fingerprint is not None and record.values_file is not None
-    name, digest = record.values_file
-    path = store / _FOLDER / name
+    path, digest = _values_file(store, record)
     try:
-        content = path.read_bytes()
+        found = file_digest(path)
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error.strerror})", "run inspection again") from None
-    if bytes_digest(content) != digest:
+    if found != digest:
         raise DamagedFileError(path, "was altered after inspection", "delete it and run inspection again")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+
+
+def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
+    """Value counts of one channel of a training case; no more than these is read of its side file."""
+    assert record.fingerprint is not None
+    path, _ = _values_file(store, record)
+    with np.load(path, allow_pickle=False) as arrays:
         counts = arrays[f"counts_{channel}"].astype(np.int64)
         return ValueCounts(arrays[f"values_{channel}"], counts, record.fingerprint.intensities[channel])
 
@@ -96,6 +100,13 @@ def remove_stale(store: Path, known: Collection[str], current: Mapping[str, Case
 
 def _path(store: Path, case_id: str, key: str) -> Path:
     return store / _FOLDER / f"{case_id}.{key[:12]}.npz"
+
+
+def _values_file(store: Path, record: CaseRecord) -> tuple[Path, str]:
+    """The side file of a training case, and its SHA-256."""
+    assert record.values_file is not None  # every case without errors has one
+    name, digest = record.values_file
+    return store / _FOLDER / name, digest
 
 
 def _with_values(record: CaseRecord, path: Path, content: bytes) -> CaseRecord:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from segwright.core.cropping import nonzero_box
 from segwright.core.dataset import cases_by_batch, load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
-from segwright.core.files import read_json
+from segwright.core.files import file_digest, read_json
 from segwright.core.versions import STAGE_VERSION
+from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label
 from segwright.inspection import batch as batch_module
 from segwright.inspection import case as case_module
+from segwright.inspection import store as store_module
 from segwright.inspection.batch import inspect_batch, record_batches
 from segwright.inspection.dataset import inspect_dataset
 from segwright.inspection.fingerprint import build_fingerprint
 from segwright.inspection.records import read_batch
 
-from .conftest import RawDataset, random_image, two_labels
+from .conftest import RawDataset, grid, random_image, two_labels
 
 V2_KEYS = {
     "spacings", "shapes_after_crop", "foreground_intensity_properties_per_channel",
@@ -202,3 +208,67 @@ def test_colour_pictures(shared_data: Path, tmp_path: Path) -> None:
     assert record.channels == 3 and not record.problems and record.geometry is not None
     assert record.geometry.dimension == 2 and record.geometry.spacing_zyx[0] > 900
     assert build_fingerprint([tmp_path / "batch_0.json"], tmp_path)["spacings"][0] == [999.0, 1.0, 1.0]
+
+
+def sparse_images(seed: int) -> list[Image]:
+    """Images of one and of two channels, most of them with two voxels; seed 0: none has any."""
+    rng = np.random.default_rng(seed)
+    arrays = [np.zeros((channels, 5, 6, 7), np.float32) for channels in (1, 2, 1)]
+    for array_czyx in arrays:
+        if seed and rng.random() < 0.7:
+            for _ in range(2):
+                array_czyx[tuple(rng.integers(0, array_czyx.shape))] = rng.normal()
+    return [Image(array_czyx, grid((5, 6, 7)), "float32") for array_czyx in arrays]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_box_of_all_channels_is_that_of_the_stacked_image(seed: int) -> None:
+    images = sparse_images(seed)
+    stacked_czyx = np.concatenate([image.array_czyx for image in images])
+    assert case_module._common_box(images) == nonzero_box(stacked_czyx)
+
+
+def test_channels_are_cropped_and_counted_without_stacking_them(raw: RawDataset) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image(rng.random((1, 64, 64, 64), np.float32), grid((64, 64, 64)), "float32") for _ in range(6)]
+    label_zyx = np.zeros((64, 64, 64), np.uint8)
+    label_zyx[10:14, 20:30, 30:40] = 1
+    label = LabelMap(label_zyx, images[0].geometry, "uint8")
+    case = load_dataset(raw.folder).training[0]
+    tracemalloc.start()
+    fingerprint, counts = case_module._fingerprint(images, label, case, case_module._Problems("a", raw.folder))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fingerprint.foreground_voxels == 400 and fingerprint.shape_after_crop == (64, 64, 64)
+    for image, count in zip(images, counts, strict=True):
+        assert count.summary.mean == pytest.approx(image.array_czyx[0][label_zyx > 0].mean(dtype=float), rel=1e-6)
+    assert peak_bytes < sum(image.array_czyx.nbytes for image in images) / 2
+
+
+def test_each_side_file_is_compared_once_and_read_once(raw: RawDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw.describe(channel_names={"0": "T1", "1": "T2", "2": "FLAIR"})
+    for seed, name in enumerate("abc"):
+        for channel in (1, 2):
+            raw.image(f"{name}_000{channel}", random_image(10 * channel + seed))
+    raw.inspect()
+    compared, members = [], []
+    real_open = zipfile.ZipFile.open
+
+    def counting_digest(path: Path) -> str:
+        compared.append(path.name[0])
+        return file_digest(path)
+
+    def noting_open(archive: zipfile.ZipFile, name: Any, *arguments: Any, **options: Any) -> Any:
+        members.append((Path(str(archive.filename)).name[0], str(name)))
+        return real_open(archive, name, *arguments, **options)
+
+    monkeypatch.setattr(store_module, "file_digest", counting_digest)
+    monkeypatch.setattr(zipfile.ZipFile, "open", noting_open)
+    found = build_fingerprint([raw.batch_file], raw.batch_file.parent)
+    assert compared == ["a", "b", "c"]
+    assert set(members) == {(n, f"{part}_{c}.npy") for n in "abc" for part in ("values", "counts") for c in range(3)}
+    foreground = two_labels() > 0
+    for channel in range(3):
+        pooled = np.concatenate([random_image(10 * channel + seed)[foreground] for seed in range(3)])
+        properties = found["foreground_intensity_properties_per_channel"][str(channel)]
+        assert properties["mean"] == pytest.approx(pooled.mean(), rel=1e-9)

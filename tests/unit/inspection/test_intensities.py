@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,3 +117,24 @@ def test_records_merge_in_any_order() -> None:
     forth, back = mix(cases), mix(cases[::-1])
     assert forth is not None and back is not None
     assert np.allclose(list(forth.to_json().values()), list(back.to_json().values()), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1024, 3071), (0, 1 << 20)])
+def test_whole_numbers_are_counted_block_by_block(low: int, high: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intensities, "_BLOCK_VOXELS", 1 << 16)
+    voxels = np.random.default_rng(4).integers(low, high, 1_500_000, endpoint=True).astype(np.float32)
+    values, counts = np.unique(voxels, return_counts=True)
+    found = intensities._count_whole(voxels, int(voxels.min()), int(voxels.max()))
+    np.testing.assert_array_equal(np.flatnonzero(found) + int(voxels.min()), values)
+    np.testing.assert_array_equal(found[found > 0], counts)
+    voxels[-1] += 0.5
+    assert not intensities._are_whole(voxels) and intensities._are_whole(voxels[:-1])
+
+
+def test_counting_whole_numbers_takes_little_memory() -> None:
+    voxels = np.random.default_rng(4).integers(-1024, 3071, 1 << 22).astype(np.float32)
+    tracemalloc.start()
+    found = count_values(voxels)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.counts.sum() == voxels.size and peak_bytes < voxels.nbytes / 2
