@@ -19,8 +19,8 @@ from segwright.preprocessing.batch import write_index
 from segwright.preprocessing.store import PreprocessedStore
 from segwright.sharing.archive import extract_archive, write_archive
 from segwright.splits import Fold, read_fold, write_splits
-from segwright.training.data import require_intact
-from segwright.training.loader import PreviousStageMaps
+from segwright.training.intact import require_intact
+from segwright.training.previous_stage import PreviousStageMaps
 from segwright.training.state import StateFolder
 from tests.unit.training.stored import make_cases, write_store
 
@@ -92,7 +92,7 @@ def test_preprocessed_cases_and_their_lists(tmp_path: Path) -> None:
 
     def use() -> object:
         store = PreprocessedStore(index)
-        require_intact(store, case_ids, 2)
+        require_intact([store], case_ids, 2)
         return [(store.open(case_id).image_czyx.sum(), store.digest(case_id)) for case_id in case_ids]
 
     stored = PreprocessedStore(index).path(case_ids[0])
@@ -113,9 +113,15 @@ def test_label_maps_for_the_next_stage(tmp_path: Path) -> None:
     write_label_array(path, label_zyx)
     listed = tmp_path / "next_stage.json"
     write_next_stage(listed, {"cascade": {"case_1": (path, file_digest(path))}})
+
+    def trained_with() -> np.ndarray:
+        maps = PreviousStageMaps(listed, "cascade")
+        require_intact([maps], ["case_1"], 1)
+        return np.array(maps.open("case_1", (6, 8, 8)))
+
     remedy = r"fold_0/next_stage.json and .*next_stage.json, then run again"
     for use in (
-        lambda: np.array(PreviousStageMaps(listed, "cascade").open("case_1", (6, 8, 8))),
+        trained_with,
         lambda: np.array(read_next_stage(listed, "cascade").read("case_1")),
     ):
         assert assert_noticed(path, use) == FLIPS

@@ -39,6 +39,7 @@ class Attempt:
             ``killed`` (found out by the next attempt); None while it runs.
         cause: one sentence.
         peak_memory_mb: largest resident memory of this process and of any one of its ended children.
+        checking: it was interrupted while it compared the data with their digests; the next one has fewer to compare.
     """
 
     number: int
@@ -48,10 +49,12 @@ class Attempt:
     ended: str | None = None
     cause: str = ""
     peak_memory_mb: int = 0
+    checking: bool = False
 
     @property
     def made_nothing(self) -> bool:
-        return self.ended not in _KINDS_ON_PURPOSE and self.epochs_at_end <= self.epochs_at_start
+        on_purpose = self.ended in _KINDS_ON_PURPOSE or self.checking
+        return not on_purpose and self.epochs_at_end <= self.epochs_at_start
 
 
 class Attempts:
@@ -106,11 +109,16 @@ class Attempts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended, cause = _classify(error)
-        self.all[-1] = replace(self.all[-1], ended=ended, cause=cause, peak_memory_mb=peak_memory_mb())
+        last = replace(self.all[-1], ended=ended, cause=cause, peak_memory_mb=peak_memory_mb())
+        self.all[-1] = replace(last, checking=isinstance(error, InterruptedWhileChecking))
         self._write()
 
     def _write(self) -> None:
         write_json(self.path, [asdict(attempt) for attempt in self.all])
+
+
+class InterruptedWhileChecking(InterruptedForRetry):
+    """Ended before the first epoch, and yet no failure: what was found intact by then is noted."""
 
 
 class OutOfMemory(TrainingError):

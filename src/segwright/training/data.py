@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from segwright.core.files import json_digest, read_json
-from segwright.core.progress import progress
 from segwright.core.settings import TrainingSettings
+from segwright.training.intact import Recorded, require_intact
 from segwright.training.loop import BatchLike
 from segwright.training.request import TrainingRequest
-
-if TYPE_CHECKING:
-    from segwright.preprocessing.store import PreprocessedStore
-
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +34,16 @@ class TrainingData:
         identity: digests of the data; part of what a state belongs to.
         mirror_axes: spatial axes flipped in training, and therefore at prediction.
         training, validation: open a source of batches; validation None: no validation cases.
+        check: compares all data with their recorded digests, before anything is learnt from them; takes the file that
+            notes what is intact, and what to call after each file that was read (``training.intact``). None: nothing
+            lies on disk.
     """
 
     identity: Mapping[str, Any]
     mirror_axes: tuple[int, ...]
     training: Callable[[], Batches]
     validation: Callable[[], Batches] | None
+    check: Callable[[Path, Callable[[], None]], None] | None = None
 
 
 def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingData:
@@ -54,6 +54,7 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
     from segwright.training.augmentation.pipeline import build_pipeline
     from segwright.training.loader import BatchSource, mirror_axes
     from segwright.training.parts import PartSource
+    from segwright.training.previous_stage import PreviousStageMaps
     from segwright.training.workers import BatchLoader
 
     store = PreprocessedStore(request.index)
@@ -71,9 +72,14 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
     if on_device:
         require_device_versions(pipeline, request.plan.num_channels)
 
+    def check(noted: Path, after_each: Callable[[], None]) -> None:
+        stores: list[Recorded] = [store]
+        if request.plan.previous_stage is not None and request.next_stage is not None:
+            stores.append(PreviousStageMaps(request.next_stage, request.plan.configuration))
+        require_intact(stores, cases, request.workers + 1, noted, after_each)
+
     def loader(training: bool) -> Batches:
         cases = request.fold.train if training else request.fold.val
-        require_intact(store, cases, request.workers + 1)
         made: dict[str, Any] = {
             "index": request.index, "case_ids": cases, "plan": request.plan, "settings": settings,
             "training": training, "next_stage": request.next_stage, "plugins": request.plugins,
@@ -90,6 +96,7 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
         mirror_axes=mirror_axes(request.plan, settings),
         training=lambda: loader(True),
         validation=(lambda: loader(False)) if request.fold.val else None,
+        check=check,
     )
 
 
@@ -103,20 +110,6 @@ def augments_on_device(request: TrainingRequest, settings: TrainingSettings) -> 
                  request.plan.configuration)  # fmt: skip
         return False
     return settings.augment_on == "device"
-
-
-def require_intact(store: PreprocessedStore, case_ids: Sequence[str], threads: int) -> None:
-    """Read every stored case once and compare it with its recorded digest, before anything is learnt from it.
-
-    Patches are read from mapped files later, where a flipped bit would go unnoticed. One pass over the data, at the
-    speed of the disk or of SHA-256 in ``threads`` threads (about 1 GB/s each), is little against a training.
-
-    Raises:
-        DamagedFileError: names the first case that is missing or altered.
-    """
-    with ThreadPoolExecutor(threads) as pool, progress("check the stored cases", len(case_ids)) as bar:
-        for case_id, _ in zip(case_ids, pool.map(store.verify, case_ids), strict=True):
-            bar.advance(case_id)
 
 
 def _maps_of(request: TrainingRequest, record: Mapping[str, Any]) -> Mapping[str, Any]:

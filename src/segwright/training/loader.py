@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from segwright.core.errors import DamagedFileError, TrainingError
-from segwright.core.files import file_digest, read_json
+from segwright.core.errors import TrainingError
 from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline, build_pipeline, mirror_axes
+from segwright.training.previous_stage import PreviousStageMaps
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
 
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore, StoredCase
 
-__all__ = ["Batch", "BatchLayout", "BatchSource", "CaseSource", "Filled", "PreviousStageMaps", "Source", "mirror_axes"]
+__all__ = ["Batch", "BatchLayout", "BatchSource", "CaseSource", "Filled", "Source", "mirror_axes"]
 
 _OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
 _TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
@@ -251,46 +251,3 @@ class _OpenFiles:
         if len(self._cases) > _OPEN_CASES:
             self._cases.popitem(last=False)
         return self._cases[case_id]
-
-
-class PreviousStageMaps:
-    """Label maps that a previous stage predicted on the grid of a cascade configuration.
-
-    ``next_stage.json`` is ``{"version", "target": {configuration: {case: {"file": path from its folder, "digest"}}}}``;
-    the files are ``.npy`` arrays (z, y, x) of uint8 or uint16.
-
-    Raises:
-        TrainingError: there are no maps for the configuration.
-    """
-
-    def __init__(self, next_stage: Path, configuration: str) -> None:
-        self._file = next_stage
-        targets = read_json(next_stage).get("target", {})
-        if configuration not in targets:
-            raise TrainingError(f"{next_stage}: there are no label maps for {configuration} (for: {sorted(targets)})")
-        self._entries = targets[configuration]
-
-    def open(self, case_id: str, shape_zyx: tuple[int, ...]) -> np.ndarray:
-        """Memory map of a case's label map.
-
-        Raises:
-            TrainingError: the case has none.
-            DamagedFileError: the file is missing or not an array of the case's shape.
-        """
-        if case_id not in self._entries:
-            raise TrainingError(f"case {case_id}: not in {self._file}; the previous stage must predict every case")
-        path = self._file.parent / self._entries[case_id]["file"]
-        made_with = path.parents[2] / "next_stage.json"  # .../fold_0/next_stage/{configuration}/{case}.npy
-        remedy = f"delete {made_with} and {self._file}, then run again"
-        if not path.is_file():
-            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy)
-        if file_digest(path) != self._entries[case_id].get("digest"):
-            raise DamagedFileError(path, f"case {case_id}: its content is not what was written", remedy)
-        try:
-            label_zyx = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise DamagedFileError(path, f"case {case_id}: not a readable array ({error})", remedy) from error
-        if label_zyx.shape != tuple(shape_zyx) or label_zyx.dtype.kind not in "ui":
-            found = f"{label_zyx.dtype} of shape {label_zyx.shape}"
-            raise DamagedFileError(path, f"case {case_id}: {found}, but the case has shape {tuple(shape_zyx)}", remedy)
-        return label_zyx

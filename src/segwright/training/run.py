@@ -17,11 +17,12 @@ from segwright.core.progress import Bar, progress
 from segwright.networks.build import build_network
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import canonical_state, load_into, load_weights
-from segwright.training.attempts import Attempts
+from segwright.training.attempts import Attempts, InterruptedWhileChecking
 from segwright.training.compilation import forward_of
 from segwright.training.data import Batches, TrainingData
 from segwright.training.deadline import Deadline, StopSignal
 from segwright.training.history import EpochRecord, History, duration_text
+from segwright.training.intact import INTACT_FILE
 from segwright.training.loop import Compute, Diverged, EpochResult, EpochRules, train_steps, validation_steps
 from segwright.training.loss import LOSSES, LossOptions
 from segwright.training.metrics import dice_per_class, mean_dice, moving_average
@@ -86,6 +87,8 @@ class FoldTraining:
         self.history.rewrite()
         if self.is_done():
             return
+        if data.check is not None:
+            data.check(self.states.folder / INTACT_FILE, lambda: self._stop_while_checking(deadline, stop))
         with contextlib.ExitStack() as sources:
             training = sources.enter_context(contextlib.closing(data.training()))
             validation = sources.enter_context(contextlib.closing(data.validation())) if data.validation else None
@@ -219,20 +222,28 @@ class FoldTraining:
         self._saved_epoch = self.epoch
         self._save_s = time.monotonic() - started
 
+    def _stop_while_checking(self, deadline: Deadline, stop: StopSignal) -> None:
+        """As between epochs: reading all data of a large training takes long."""
+        why = self._reason_to_stop(deadline, stop)
+        if why is not None:
+            raise InterruptedWhileChecking(self._interruption(why))
+
     def _stop_between_epochs(self, deadline: Deadline, stop: StopSignal) -> None:
-        """Save and leave if a signal came, or if the next epoch would not end before the deadline."""
-        if stop.received:
+        """Save and leave if there is a reason to."""
+        why = self._reason_to_stop(deadline, stop)
+        if why is not None:
             self._save()
-            raise InterruptedForRetry(self._interruption(stop.received))
+            raise InterruptedForRetry(self._interruption(why))
+
+    def _reason_to_stop(self, deadline: Deadline, stop: StopSignal) -> str | None:
+        """A signal that came, or that the next epoch would not end before the deadline."""
+        if stop.received:
+            return stop.received
         longest = self.history.longest_duration_s()
         needed = None if longest is None else longest + self._save_s
-        if not deadline.fits(needed):
-            self._save()
-            raise InterruptedForRetry(
-                self._interruption(
-                    f"{max(deadline.remaining_s, 0):.0f} s before the time limit, an epoch takes {needed or 0:.0f} s"
-                )
-            )
+        if deadline.fits(needed):
+            return None
+        return f"{max(deadline.remaining_s, 0):.0f} s before the time limit, an epoch takes {needed or 0:.0f} s"
 
     def _interruption(self, why: str) -> str:
         request = self.request

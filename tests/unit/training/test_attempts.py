@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from segwright.core.errors import TrainingError
+from segwright.core.errors import InterruptedForRetry, TrainingError
 from segwright.training import attempts as module
-from segwright.training.attempts import HOPELESS_AFTER, Attempts, command_id, slurm_command_id
+from segwright.training.attempts import (
+    HOPELESS_AFTER,
+    Attempts,
+    InterruptedWhileChecking,
+    command_id,
+    slurm_command_id,
+)
 
 
 def fail(folder: Path) -> None:
@@ -27,6 +33,19 @@ def test_retries_of_one_command_end_with_the_cause_and_a_new_command_is_tried(
             fail(tmp_path)
         with pytest.raises(TrainingError, match=r"last 3 attempts made no new epoch.*ValueError: again"):
             Attempts(tmp_path).begin(0)
+
+
+def test_ends_while_data_are_checked_are_no_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them left fewer files to check, however often a scheduler ends them."""
+    monkeypatch.setattr(module, "command_id", lambda: "one")
+    for error in [InterruptedWhileChecking("signal")] * 4 + [InterruptedForRetry("signal")] * HOPELESS_AFTER:
+        attempts = Attempts(tmp_path)
+        attempts.begin(0)
+        with pytest.raises(type(error)), attempts:
+            raise error
+    assert [attempt.ended for attempt in Attempts(tmp_path).all] == ["interrupted"] * (4 + HOPELESS_AFTER)
+    with pytest.raises(TrainingError, match="last 3 attempts made no new epoch"):
+        Attempts(tmp_path).begin(0)
 
 
 def test_kills_by_somebody_never_need_a_manual_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

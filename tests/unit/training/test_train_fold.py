@@ -17,10 +17,11 @@ import pytest
 from tests.unit.training.stored import LABELS, make_cases, make_plan, write_store
 
 from segwright.core.dataset import Labels
-from segwright.core.errors import InterruptedForRetry, TrainingError
+from segwright.core.errors import DamagedFileError, InterruptedForRetry, TrainingError
 from segwright.core.files import file_digest, read_json, write_json
 from segwright.core.settings import TrainingSettings
 from segwright.networks.weights import load_weights
+from segwright.preprocessing.store import PreprocessedStore
 from segwright.splits import Fold
 from segwright.training.fold import train_fold
 from segwright.training.request import TrainingRequest
@@ -79,25 +80,75 @@ def test_regions(tmp_path: Path, ignore: bool) -> None:
     assert math.isfinite(record["metrics"]["val_loss"])
 
 
-def test_cascade_gets_a_channel_for_each_label_and_its_maps_are_in_the_stamp(index: Path, tmp_path: Path) -> None:
-    plan = make_plan(PATCH, batch_size=2, configuration="3d_cascade_fullres", previous_stage="3d_lowres")
+def cascade(folder: Path, empty: str | None = None) -> dict[str, Any]:
+    """What a request for a cascade needs besides stored cases: its plan, and the label maps of the stage before it."""
     maps = {}
     for case_id, (_, label_zyx) in make_cases(4, (14, 18, 16)).items():
-        np.save(tmp_path / f"{case_id}.npy", label_zyx.astype(np.uint8))
-        maps[case_id] = {"file": f"{case_id}.npy", "digest": file_digest(tmp_path / f"{case_id}.npy")}
-    next_stage = tmp_path / "next_stage.json"
-    write_json(next_stage, {"version": 1, "target": {"3d_cascade_fullres": maps}})
-    train_fold(request(index, tmp_path / "fold_0", plan=plan, next_stage=next_stage))
+        np.save(folder / f"{case_id}.npy", label_zyx.astype(np.uint8) * (case_id != empty))
+        maps[case_id] = {"file": f"{case_id}.npy", "digest": file_digest(folder / f"{case_id}.npy")}
+    write_json(folder / "next_stage.json", {"version": 1, "target": {"3d_cascade_fullres": maps}})
+    plan = make_plan(PATCH, batch_size=2, configuration="3d_cascade_fullres", previous_stage="3d_lowres")
+    return {"plan": plan, "next_stage": folder / "next_stage.json"}
+
+
+def test_cascade_gets_a_channel_for_each_label_and_its_maps_are_in_the_stamp(index: Path, tmp_path: Path) -> None:
+    train_fold(request(index, tmp_path / "fold_0", **cascade(tmp_path)))
     weights = load_weights(tmp_path / "fold_0" / "model.safetensors")
     assert weights["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == 1 + len(LABELS.foreground_labels)
     before = read_json(tmp_path / "fold_0" / "training.json")["data"]["previous_stage"]
-    np.save(tmp_path / "case_0.npy", np.zeros_like(np.load(tmp_path / "case_0.npy")))
-    maps["case_0"]["digest"] = file_digest(tmp_path / "case_0.npy")
-    write_json(next_stage, {"version": 1, "target": {"3d_cascade_fullres": maps}})
-    train_fold(request(index, tmp_path / "fold_0", plan=plan, next_stage=next_stage))
+    changes = cascade(tmp_path, empty="case_0")
+    train_fold(request(index, tmp_path / "fold_0", **changes))
     assert read_json(tmp_path / "fold_0" / "training.json")["data"]["previous_stage"] != before
     with pytest.raises(TrainingError, match="previous stage 3d_lowres are missing"):
-        train_fold(request(index, tmp_path / "other", plan=plan))
+        train_fold(request(index, tmp_path / "other", plan=changes["plan"]))
+
+
+def test_label_maps_of_the_previous_stage_are_compared_once_before_training(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def counting(path: Path) -> str:
+        compared.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr("segwright.training.previous_stage.file_digest", counting)
+    monkeypatch.setattr("segwright.training.loader._OPEN_CASES", 1)  # as with more cases than files may be open
+    changes = cascade(tmp_path)
+    train_fold(request(index, tmp_path / "fold_0", **changes))
+    assert sorted(compared) == [f"case_{number}.npy" for number in range(4)]
+    (tmp_path / "case_3.npy").write_bytes((tmp_path / "case_2.npy").read_bytes())
+    with pytest.raises(
+        DamagedFileError, match=r"case case_3: its content is not what was written; delete .*next_stage"
+    ):
+        train_fold(request(index, tmp_path / "fold_1", **changes))
+    assert not list((tmp_path / "fold_1" / "state").glob("epoch_*"))
+
+
+@pytest.mark.parametrize("reason", ["SIGTERM", "before the time limit"])
+def test_a_training_that_has_to_end_while_cases_are_checked_goes_on_with_the_next_case(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    verify, checked = PreprocessedStore.verify, []
+
+    def ending(store: PreprocessedStore, case_id: str) -> None:
+        checked.append(case_id)
+        verify(store, case_id)
+        if reason == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PreprocessedStore, "verify", ending)
+    output = tmp_path / "fold_0"
+    for attempt in range(4):
+        checked.clear()
+        with pytest.raises(InterruptedForRetry, match=rf"{reason}.*0 of 2 epochs saved"):
+            train_fold(request(index, output, deadline=None if reason == "SIGTERM" else 0.0))
+        assert checked[0] == f"case_{attempt}"
+    checked.clear()
+    train_fold(request(index, output))
+    assert checked == []
+    ends = [(attempt["ended"], attempt["checking"]) for attempt in read_json(output / "state" / "attempts.json")]
+    assert ends == [("interrupted", True)] * 4 + [("finished", False)]
 
 
 TRAIN = """

@@ -1,0 +1,83 @@
+"""Whether what a training reads is what was recorded when it was written, before anything is learnt from it.
+
+Patches are read from mapped files later, where a flipped bit would go unnoticed. One pass over the data, at the speed
+of the disk or of SHA-256 in a few threads (about 1 GB/s each), is little against a training, but not against each of
+many short attempts: what one attempt found intact is noted, and the next ones read it again only if it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from segwright.core.errors import DamagedFileError
+from segwright.core.files import read_json, write_json
+from segwright.core.progress import progress
+
+INTACT_FILE = "intact.json"
+
+
+class Recorded(Protocol):
+    """One file a case, each with its recorded digest: the preprocessed cases, the label maps of a previous stage."""
+
+    def path(self, case_id: str) -> Path: ...
+    def digest(self, case_id: str) -> str: ...
+    def verify(self, case_id: str) -> None: ...
+
+
+def require_intact(
+    stores: Sequence[Recorded],
+    case_ids: Sequence[str],
+    threads: int,
+    noted: Path | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Read every case's file of every store once and compare it with its recorded digest.
+
+    Args:
+        noted: JSON file of what was found intact before; it is brought up to date, however this ends.
+        after_each: called after each file that was read; may raise to end this early.
+
+    Raises:
+        DamagedFileError: names the first case that is missing or altered.
+    """
+    files = {str(store.path(case_id)): (store, case_id) for store in stores for case_id in case_ids}
+    known = {} if noted is None else _read_notes(noted)
+    intact = {path: known[path] for path, file in files.items() if path in known and known[path] == _marks(*file)}
+    pending = {path: file for path, file in files.items() if path not in intact}
+    with ThreadPoolExecutor(threads) as pool, progress("check the stored cases", len(pending)) as bar:
+        results = {path: pool.submit(_verify, *file) for path, file in pending.items()}
+        try:
+            for path, (_, case_id) in pending.items():
+                intact[path] = results[path].result()
+                bar.advance(case_id)
+                after_each()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if noted is not None and pending:
+                write_json(noted, intact, sealed=True)
+
+
+def _verify(store: Recorded, case_id: str) -> list[Any] | None:
+    marks = _marks(store, case_id)  # before it is read: what changes meanwhile is read again next time
+    store.verify(case_id)
+    return marks
+
+
+def _marks(store: Recorded, case_id: str) -> list[Any] | None:
+    """Size, time of the last change and recorded digest: while these are equal, the file counts as unchanged."""
+    with contextlib.suppress(OSError):  # it is missing: `verify` says so
+        found = store.path(case_id).stat()
+        return [found.st_size, found.st_mtime_ns, store.digest(case_id)]
+    return None
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(DamagedFileError):  # lost notes only cost the time to read the files again
+        notes = read_json(path)
+        if isinstance(notes, dict):
+            return notes
+    return {}
