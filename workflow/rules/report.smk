@@ -28,8 +28,12 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        # the worst cases as pictures: one image at a time, with two label maps and what reading them takes
+        mem_mb=lambda wildcards: max(3000, SNAKEMAKE_MB + 1500 + int(3 * largest_case_mb(wildcards))),
+        # three cases a structure, a minute for each gigabyte
+        runtime=lambda wildcards: (
+            60 + int(largest_case_mb(wildcards) / 300 * EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs)
+        ),
     params:
         version=STAGE_VERSION["reporting"],
         title=SETTINGS.report.title,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ _ANISOTROPIC = 1.5  # from this ratio of spacings on, slices are cut across the 
 _ZOOM_BELOW = 0.4  # a structure smaller than this share of the slice's edges is also shown enlarged
 _ZOOM_MARGIN = 0.6  # of the structure's extent, on each side
 _ZOOM_LEAST = 24  # voxels
+_MOST_PIXELS = 1500  # along an edge of a view: three times what the plot shows
 _PLANES = ("sagittal", "coronal", "axial")  # by the patient axis (x, y, z in ITK's LPS) across which they lie
 
 
@@ -82,21 +83,28 @@ def _overlays(
     window: tuple[float, float] | None,
 ) -> Iterator[Overlay]:
     files = dataset.training_case(case.case_id).image_files
-    image = read_image(files, reader)
     reference_zyx = read_label(dataset.folder / case.reference_name, reader).array_zyx
     prediction_zyx = read_label(summary_file.parent / case.prediction_name, reader).array_zyx
+    image = read_image(files[:1], reader)  # other channels are not shown
     geometry = image.geometry
     view = anatomical_view(geometry)
     colour = geometry.dimension == 2 and len(files) == 1 and len(image.array_czyx) == 3
+    channels_czyx = image.array_czyx if colour else image.array_czyx[:1]
+    brightest = max(255.0, float(channels_czyx.max())) if colour else None
     voxel_ml = None if geometry.dimension == 2 else float(np.prod(geometry.spacing_zyx)) / 1000
     for key in keys:
-        reference, prediction = (np.isin(label, key_values(key)) for label in (reference_zyx, prediction_zyx))
-        index = _worst_slice(reference, prediction, view.axis)
-        masks = view.slice(reference, index), view.slice(prediction, index)
-        picture = _picture(image.array_czyx if colour else image.array_czyx[:1], view, index)
-        boxes = [(slice(None), slice(None)), *_zoom(masks[0] | masks[1], view.aspect)]
+        values = key_values(key)
+        index = _worst_slice(reference_zyx, prediction_zyx, values, view.axis)
+        reference, prediction = (
+            _mask(view.slice(label_zyx, index), values) for label_zyx in (reference_zyx, prediction_zyx)
+        )
+        channels = [view.slice(channel_zyx, index) for channel_zyx in channels_czyx]
+        boxes = [(slice(None), slice(None)), *_zoom(reference | prediction, view.aspect)]
         png = overlay_plot(
-            [picture[box] for box in boxes], [(masks[0][box], masks[1][box]) for box in boxes], view.aspect, window
+            [_picture([channel[box] for channel in channels], brightest) for box in boxes],
+            [(_shrunk_mask(reference[box]), _shrunk_mask(prediction[box])) for box in boxes],
+            view.aspect,
+            window,
         )
         count = geometry.shape_zyx[view.axis]
         text = f"{view.plane} slice {index + 1} of {count}" if geometry.dimension == 3 else "whole picture"
@@ -121,8 +129,8 @@ class View:
     aspect: float
 
     def slice(self, array_zyx: NDArray[Any], index: int) -> NDArray[Any]:
-        """One slice of a volume, as it is shown: (rows, columns)."""
-        made = np.take(array_zyx, index, axis=self.axis)
+        """One slice of a volume, as it is shown, without a copy: (rows, columns)."""
+        made = np.moveaxis(array_zyx, self.axis, 0)[index]
         made = made.T if self.swap else made
         return made[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
@@ -172,20 +180,50 @@ def _nearest_axes(direction: NDArray[np.float64]) -> tuple[dict[int, int], dict[
     return patient_axis, sign
 
 
-def _worst_slice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], axis: int) -> int:
+def _mask(label: NDArray[Any], values: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a label map has one of the values; one byte a voxel, where np.isin takes up to ten."""
+    mask: NDArray[np.bool_] = label == values[0]
+    for value in values[1:]:
+        mask |= label == value
+    return mask
+
+
+def _worst_slice(reference_zyx: NDArray[Any], prediction_zyx: NDArray[Any], values: Sequence[int], axis: int) -> int:
     """The slice with most wrong voxels; where nothing is wrong, the one that shows most of the structure."""
+    if reference_zyx.shape[axis] == 1:
+        return 0
     others = tuple(other for other in range(3) if other != axis)
-    wrong = (reference != prediction).sum(axis=others)
-    return int(np.argmax(wrong if wrong.any() else reference.sum(axis=others)))
+    wrong, shown = np.zeros((2, reference_zyx.shape[axis]), np.int64)
+    for z in range(len(reference_zyx)):  # masks of whole volumes would take as much as the image
+        reference, prediction = (_mask(label_zyx[z : z + 1], values) for label_zyx in (reference_zyx, prediction_zyx))
+        here = slice(z, z + 1) if axis == 0 else slice(None)
+        wrong[here] += (reference != prediction).sum(axis=others)
+        shown[here] += reference.sum(axis=others)
+    return int(np.argmax(wrong if wrong.any() else shown))
 
 
-def _picture(image_czyx: NDArray[np.float32], view: View, index: int) -> NDArray[np.float32]:
-    """The slice of a one-channel image, (rows, columns); of a picture with three channels in colour, 0..1."""
-    channels = [view.slice(channel, index) for channel in image_czyx]
-    if len(channels) == 1:
-        return channels[0].astype(np.float32)
-    brightest = max(255.0, float(image_czyx.max()))
-    return np.clip(np.stack(channels, axis=-1) / brightest, 0, 1).astype(np.float32)
+def _picture(channels: Sequence[NDArray[np.float32]], brightest: float | None) -> NDArray[np.float32]:
+    """A slice or a part of it, shrunk: (rows, columns) of the only channel, or (rows, columns, 3) in colours, 0..1.
+
+    Args:
+        brightest: the value of full colour; None: shades of grey.
+    """
+    step = _step(channels[0])
+    shrunk = [channel[::step, ::step] for channel in channels]
+    return shrunk[0] if brightest is None else np.clip(np.stack(shrunk, axis=-1) / brightest, 0, 1)
+
+
+def _shrunk_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask with as many pixels as its picture; one of them is enough to be seen, or small structures would go."""
+    step = _step(mask)
+    for axis, length in enumerate(mask.shape):
+        mask = np.logical_or.reduceat(mask, np.arange(0, length, step), axis=axis)
+    return mask
+
+
+def _step(view: NDArray[Any]) -> int:
+    """Every so many rows and columns are shown."""
+    return -(-max(view.shape) // _MOST_PIXELS)
 
 
 def _zoom(mask: NDArray[np.bool_], aspect: float) -> list[tuple[slice, slice]]:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from segwright.core.dataset import load_dataset
+from segwright.core.files import write_json
 from segwright.core.geometry import Geometry
+from segwright.evaluation.metrics import Counts
+from segwright.evaluation.summary import CaseResult, make_summary
+from segwright.images.readers import write_image, write_label
+from segwright.reporting import overlays
 from segwright.reporting.figures import overlay_plot
-from segwright.reporting.overlays import _worst_slice, _zoom, anatomical_view
+from segwright.reporting.overlays import _worst_slice, _zoom, anatomical_view, worst_overlays
 
 
 def geometry(direction: np.ndarray, shape=(4, 5, 6), spacing=(1.0, 1.0, 1.0)) -> Geometry:
@@ -75,9 +85,9 @@ def test_the_slice_with_most_mistakes_is_shown() -> None:
     reference, prediction = np.zeros((2, 4, 5, 5), bool)
     reference[1, :2, :2] = True
     prediction[1, :2, :2] = True
-    assert _worst_slice(reference, prediction, 0) == 1  # nothing is wrong: most of the structure
+    assert _worst_slice(reference, prediction, (1,), 0) == 1  # nothing is wrong: most of the structure
     prediction[3, 0, 0] = True
-    assert _worst_slice(reference, prediction, 0) == 3
+    assert _worst_slice(reference, prediction, (1,), 0) == 3
 
 
 def test_small_structures_are_enlarged_within_the_slice() -> None:
@@ -101,3 +111,86 @@ def test_pictures_are_drawn_for_any_mask(colour: bool) -> None:
 
 def test_a_constant_slice_can_be_drawn() -> None:
     assert overlay_plot([np.zeros((5, 5), np.float32)], [(np.eye(5, dtype=bool),) * 2], 3.0).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_worst_slice_is_that_of_masks_of_the_whole_volume(axis: int) -> None:
+    others = tuple(other for other in range(3) if other != axis)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        reference_zyx = (rng.integers(0, 5, (5, 6, 7)) * (rng.random((5, 6, 7)) < 0.3)).astype(np.uint8)
+        prediction_zyx = reference_zyx.copy() if seed % 2 else rng.permuted(reference_zyx)
+        masks = [np.isin(label_zyx, (2, 4)) for label_zyx in (reference_zyx, prediction_zyx)]
+        wrong = (masks[0] != masks[1]).sum(axis=others)
+        expected = np.argmax(wrong if wrong.any() else masks[0].sum(axis=others))
+        assert _worst_slice(reference_zyx, prediction_zyx, (2, 4), axis) == expected
+
+
+class Drawn:
+    """A dataset of one case, and what its overlays are drawn from."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+        self.folder, self.views, self.outlines = folder, list[np.ndarray](), list[tuple[np.ndarray, np.ndarray]]()
+        for name in ("imagesTr", "labelsTr"):
+            (folder / name).mkdir(parents=True)
+        labels = {"background": 0, "organ": 1}
+        write_json(folder / "dataset.json", {"labels": labels, "numTraining": 1, **facts})
+        monkeypatch.setattr(overlays, "overlay_plot", self._plot)
+
+    def _plot(self, views: list[np.ndarray], outlines: list[tuple[np.ndarray, np.ndarray]], *_: object) -> bytes:
+        self.views, self.outlines = views, outlines
+        return b"png"
+
+    def draw(self, reader: str) -> None:
+        dataset = load_dataset(self.folder)
+        name = f"labelsTr/a{dataset.file_ending}"
+        summary = make_summary([CaseResult("a", {1: Counts(0, 0, 1, 9)}, name, name)], dataset.labels)
+        worst_overlays(summary, self.folder / "summary.json", dataset, reader)
+
+
+def test_views_are_made_of_the_first_channel_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(tmp_path, monkeypatch, channel_names={"0": "T1", "1": "T2"}, file_ending=".nrrd")
+    grid = geometry(np.eye(3), (4, 50, 60), (3.0, 1.0, 1.0))
+    image_zyx = np.random.default_rng(0).normal(size=grid.shape_zyx).astype(np.float32)
+    label_zyx = np.zeros(grid.shape_zyx, np.uint8)
+    label_zyx[2, 10:40, 5:50] = 1
+    write_image(tmp_path / "imagesTr" / "a_0000.nrrd", image_zyx, grid, "SimpleITKIO")
+    (tmp_path / "imagesTr" / "a_0001.nrrd").write_bytes(b"nobody reads this")
+    write_label(tmp_path / "labelsTr" / "a.nrrd", label_zyx, grid, "SimpleITKIO")
+    drawn.draw("SimpleITKIO")
+    (view,), ((reference, prediction),) = drawn.views, drawn.outlines
+    np.testing.assert_array_equal(view, image_zyx[2])  # small images are shown as they are
+    np.testing.assert_array_equal(reference, label_zyx[2] == 1)
+    np.testing.assert_array_equal(prediction, label_zyx[2] == 1)
+
+
+def test_large_pictures_are_shrunk_and_what_is_small_stays_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Drawn(tmp_path, monkeypatch, channel_names={"0": "R", "1": "G", "2": "B"}, file_ending=".png")
+    rows, columns = np.arange(3200)[:, None] % 251, np.arange(2000)[None] % 241
+    colours = np.stack(np.broadcast_arrays(rows, columns, (rows + columns) % 256), axis=-1).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "imagesTr" / "a_0000.png", compress_level=1)
+    label_yx = np.zeros((3200, 2000), np.uint8)
+    label_yx[2500, 1501] = 1  # between the rows and columns that are shown
+    Image.fromarray(label_yx).save(tmp_path / "labelsTr" / "a.png")
+    tracemalloc.start()
+    drawn.draw("NaturalImage2DIO")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole, enlarged = drawn.views
+    np.testing.assert_array_equal(whole, (colours[::3, ::3] / np.float32(255)).astype(np.float32))
+    assert whole.shape == (1067, 667, 3) and whole.dtype == np.float32 and enlarged.shape == (24, 24, 3)
+    assert [mask.sum() for mask, _ in drawn.outlines] == [1, 1]
+    assert np.argwhere(drawn.outlines[0][0]).tolist() == [[2500 // 3, 1501 // 3]]
+    assert drawn.outlines[1][0].shape == (24, 24)
+    assert peak_bytes < 3 * colours.size * 4  # what the workflow's rule asks for: three times the image as float32
+
+
+def test_a_large_structure_is_enlarged_to_as_many_pixels_at_most() -> None:
+    mask = np.zeros((4000, 3500), bool)
+    mask[100:3900:7] = True
+    view = np.broadcast_to(np.float32(1), mask.shape)
+    assert overlays._shrunk_mask(mask).shape == overlays._picture([view], None).shape == (1334, 1167)
+    assert overlays._shrunk_mask(mask[:1500, :9]).shape == (1500, 9)
+    np.testing.assert_array_equal(overlays._shrunk_mask(mask[:1500, :9]), mask[:1500, :9])
