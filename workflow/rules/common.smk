@@ -16,6 +16,7 @@ from snakemake.logging import logger
 
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, read_json, read_only_text
+from segwright.core.plugins import may_use_plugins
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
 from segwright.experiment import (
@@ -109,8 +110,9 @@ def require_writable_results():
 
 
 def plugin_digests(wildcards):
-    """Digest of every plugin file, so that a changed plugin re-runs what uses it."""
-    return {Path(path).name: file_digest(path) for path in SETTINGS.plugins}
+    """Digest of every plugin file where the pipeline may use one, so that a changed plugin re-runs what uses it."""
+    used = may_use_plugins(EXPERIMENT.pipeline(wildcards.pipeline))
+    return {Path(path).name: file_digest(path) for path in SETTINGS.plugins} if used else {}
 
 
 def split_tables(dataset):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from segwright.core.errors import SettingsError
+from segwright.core.plugins import named_options, require_different_names
 from segwright.core.settings import DatasetSettings, Settings
 
 
@@ -24,12 +24,13 @@ def require_what_is_named(settings: Settings) -> None:
     """
     for path in settings.plugins:
         _require_file(path, "plugins")
+    require_different_names(settings.plugins)
     for name, dataset in settings.datasets.items():
         _require_split(f"datasets.{name}", dataset)
     for name, pipeline in settings.pipelines.items():
         where = "" if pipeline == settings.defaults else f"pipelines.{name}."
         for section in (pipeline.planning, pipeline.training):
-            for option, built_in, value in _names(section):
+            for option, built_in, value in named_options(section):
                 if not settings.plugins and value is not None and value not in built_in:
                     _refuse_name(f"{where}{_section_of(pipeline, section)}.{option}", value, built_in)
         if pipeline.planning.plans_file is not None:
@@ -37,13 +38,6 @@ def require_what_is_named(settings: Settings) -> None:
         initial = pipeline.training.initial_model
         if initial is not None and not Path(initial).absolute().is_relative_to(Path(settings.results).absolute()):
             _require_file(initial, f"{where}training.initial_model")  # in the results it may be made by this run
-
-
-def _names(section: Any) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
-    """Options that take a registered name: the option, the names there are without a plugin, and the value."""
-    for field in fields(section):
-        if "built_in" in field.metadata:
-            yield field.name, field.metadata["built_in"], getattr(section, field.name)
 
 
 def _section_of(pipeline: Any, section: Any) -> str:

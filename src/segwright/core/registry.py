@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from segwright.core.errors import SegwrightError, SettingsError
 from segwright.core.files import file_digest
+from segwright.core.plugins import require_different_names
 
 T = TypeVar("T")
 
@@ -71,10 +72,12 @@ def load_plugins(paths: Iterable[Path | str]) -> dict[str, str]:
     """Import the user's plugin files; returns file name -> digest, which becomes part of what was trained.
 
     Raises:
-        SettingsError: a file does not exist, or fails while it is imported.
+        SettingsError: a file does not exist, or fails while it is imported; or two have the same name.
     """
+    files = [Path(path) for path in paths]
+    require_different_names(files)
     digests: dict[str, str] = {}
-    for path in map(Path, paths):
+    for path in files:
         if not path.is_file():
             raise SettingsError(f"plugin {path}: the file does not exist; correct `plugins`")
         digest = file_digest(path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.configvalues import build
 from segwright.core.dataset import Labels
 from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, SegwrightError, brief
@@ -50,16 +51,22 @@ class FoldModel:
 
 @dataclass(frozen=True)
 class ModelConfiguration:
-    """One configuration of a model: how it predicts, its folds, and which axes may be mirrored."""
+    """One configuration of a model: how it predicts, its folds, which axes may be mirrored, and its network's name."""
 
     name: str
     plan: PredictPlan
     folds: tuple[FoldModel, ...]
     mirror_axes: tuple[int, ...]
+    network: str
 
     @property
     def previous_stage(self) -> str | None:
         return self.plan.previous_stage
+
+    @property
+    def needs_plugins(self) -> bool:
+        """Whether its network is a plugin's. A loss or an augmentation has done its work when the model is trained."""
+        return self.network not in NETWORK_CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class PackagedModel:
         members: configurations whose probabilities are averaged (often one).
         configurations: by name; members and all previous stages.
         rules: postprocessing.
-        plugins: file name -> digest of the plugins it was trained with and needs.
+        plugins: file name -> digest of the plugins it needs to predict.
     """
 
     folder: Path
@@ -169,6 +176,7 @@ def _opened(folder: Path, temporary: tempfile.TemporaryDirectory[str] | None) ->
             str(name): _configuration(folder, str(name), entry, record["files"])
             for name, entry in record["configurations"].items()
         }
+        needs_plugins = any(entry.needs_plugins for entry in configurations.values())
         model = PackagedModel(
             folder=folder,
             name=str(record["name"]),
@@ -177,7 +185,7 @@ def _opened(folder: Path, temporary: tempfile.TemporaryDirectory[str] | None) ->
             configurations=configurations,
             prediction=_prediction_settings(folder, record["prediction"]),
             rules=read_rules(folder / "postprocessing.json"),
-            plugins={str(name): str(digest) for name, digest in record["plugins"].items()},
+            plugins={str(name): str(digest) for name, digest in record["plugins"].items() if needs_plugins},
             labels=Labels.from_json(facts),
             file_ending=str(facts["file_ending"]),
             channel_names=tuple(str(name) for name in facts["channel_names"].values()),
@@ -264,7 +272,12 @@ def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Map
     axes = tuple(int(axis) for axis in entry["mirror_axes"])
     if not set(axes) <= set(range(len(plan.patch_size))):
         raise ValueError(f"configuration {name}: mirror_axes {list(axes)}")
-    return ModelConfiguration(name, plan, folds, axes)
+    return ModelConfiguration(name, plan, folds, axes, trained_network(plan, folds[0].training))
+
+
+def trained_network(plan: PredictPlan, training: Path) -> str:
+    """Name of the network a fold was trained with: its training.json names a plugin's, or it is the planned one."""
+    return str(read_json(training).get("settings", {}).get("network") or plan.architecture.kind)
 
 
 def _prediction_settings(folder: Path, record: Mapping[str, Any]) -> PredictionSettings:

@@ -27,6 +27,7 @@ from segwright.sharing.model import (
     ModelConfiguration,
     PackagedModel,
     open_model,
+    trained_network,
 )
 from segwright.sharing.model_card import CardFacts, model_card
 
@@ -85,7 +86,7 @@ def package_model(
         copies = [_copy_configuration(temporary, ConfigurationFiles(*entry)) for entry in configurations]
         copied = {entry.name: entry for entry in copies}
         trainings = {name: [read_json(fold.training) for fold in entry.folds] for name, entry in copied.items()}
-        plugins = _plugins(trainings)
+        plugins = _plugins(copied, trainings)
         for name, source in (("plans", plans), ("selection", selection), ("postprocessing", postprocessing)):
             _copy(source, temporary / f"{name}.json")
         facts = {key: value for key, value in read_json(dataset_json).items() if key not in _FACTS_LEFT_OUT}
@@ -136,7 +137,8 @@ def _copy_configuration(folder: Path, files: ConfigurationFiles) -> ModelConfigu
         folds.append(FoldModel(str(fold.fold), target / "model.safetensors", target / "training.json"))
     if len({fold.fold for fold in folds}) != len(folds):
         raise ModelError(f"configuration {name}: a fold is given twice")
-    return ModelConfiguration(name, plan, tuple(folds), tuple(sorted(set.intersection(*mirrored))))
+    axes = tuple(sorted(set.intersection(*mirrored)))
+    return ModelConfiguration(name, plan, tuple(folds), axes, trained_network(plan, folds[0].training))
 
 
 def _write_manifest(folder: Path, facts: CardFacts, prediction: PredictionSettings) -> None:
@@ -193,18 +195,24 @@ def _metrics(selection: Selection, summaries: Mapping[str, Summary]) -> dict[str
     }
 
 
-def _plugins(trainings: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, str]:
-    """All plugins the folds were trained with; one file name means one content."""
-    plugins: dict[str, str] = {}
+def _plugins(
+    configurations: Mapping[str, ModelConfiguration], trainings: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> dict[str, str]:
+    """The plugins of the networks. One file name means one content, also of plugins only the trainings needed."""
+    used: dict[str, str] = {}
+    needed: dict[str, str] = {}
     for name, records in trainings.items():
         for record in records:
-            for plugin, digest in (record.get("plugins") or {}).items():
-                if plugins.setdefault(plugin, digest) != digest:
+            plugins = record.get("plugins") or {}
+            for plugin, digest in plugins.items():
+                if used.setdefault(plugin, digest) != digest:
                     raise ModelError(
                         f"configuration {name}, fold {record.get('fold')}: was trained with another version of the"
                         f" plugin {plugin} than other folds; train these again with one version"
                     )
-    return dict(sorted(plugins.items()))
+            if configurations[name].needs_plugins:
+                needed.update(plugins)
+    return dict(sorted(needed.items()))
 
 
 def _copy(source: Path, target: Path) -> None:

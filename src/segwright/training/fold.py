@@ -17,8 +17,10 @@ import torch
 
 from segwright import __version__
 from segwright.core.allocator import keep_freed_memory
+from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.errors import SettingsError
 from segwright.core.files import file_digest, json_digest, remove_temporary_files, write_json
+from segwright.core.plugins import names_a_plugin
 from segwright.core.registry import load_plugins
 from segwright.core.settings import to_plain
 from segwright.networks.device import is_out_of_memory
@@ -93,13 +95,14 @@ def training_identity(
     if request.settings.augment_on == "workers":
         del settings["augment_on"]  # likewise
     initial = request.initial_weights
+    plugin_used = names_a_plugin(request.settings) or request.plan.architecture.kind not in NETWORK_CLASS_NAMES
     return {
         "train_slice": json_digest(request.plan.to_json()),
         "fold": request.fold.name,
         "split": json_digest({"train": list(request.fold.train), "val": list(request.fold.val)}),
         "data": dict(data.identity),
         "settings": settings,
-        "plugins": dict(plugin_digests),
+        "plugins": dict(plugin_digests) if plugin_used else {},
         "initial_model": None if initial is None else file_digest(initial),
         "versions": {"segwright": __version__, "torch": torch.__version__, "training": TRAINING_VERSION},
     }

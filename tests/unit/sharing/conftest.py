@@ -64,6 +64,7 @@ def results(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         members: tuple[str, ...] = ("3d_cascade",),
         plugins: dict[str, str] | None = None,
         weights: Callable | None = None,
+        network: str | None = None,
     ) -> dict[str, Any]:
         root = tmp_path / "results"
         chosen = {"3d_lowres": (None, ("3d_cascade",)), "3d_cascade": ("3d_lowres", ())}
@@ -84,7 +85,7 @@ def results(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                     "fold": fold,
                     "mirror_axes": [0, 1, 2] if fold == "0" else [1, 2],
                     "plugins": plugins or {},
-                    "settings": {"network": None, "iterations": 3, "optimizer": "adamw", "learning_rate": 0.003},
+                    "settings": {"network": network, "iterations": 3, "optimizer": "adamw", "learning_rate": 0.003},
                     "epochs": 2,
                     "weights_digest": bytes_digest(content),
                 }

@@ -14,6 +14,7 @@ from segwright.core.files import file_digest, read_json, write_json
 from segwright.selection.components import Rule
 from segwright.sharing.model import MANIFEST, belongs_to_model, import_model_zip, open_model
 from segwright.sharing.package import ConfigurationFiles, package_model
+from segwright.sharing.use import require_plugins
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_import_of_an_altered_zip_leaves_nothing(packed: tuple[Path, Path], tmp_
 
 
 def test_plugins_of_all_folds_must_agree(results: Callable, tmp_path: Path) -> None:
-    arguments = results(plugins={"mine.py": "1" * 64})
+    arguments = results(plugins={"mine.py": "1" * 64}, network="mine")
     package_model(tmp_path / "model", None, **arguments)
     assert open_model(tmp_path / "model").plugins == {"mine.py": "1" * 64}
     training = arguments["configurations"][1].folds[1].training
@@ -234,3 +235,13 @@ def test_plugins_of_all_folds_must_agree(results: Callable, tmp_path: Path) -> N
     write_json(training, record)
     with pytest.raises(ModelError, match=r"another version of the plugin mine\.py"):
         package_model(tmp_path / "model", None, **arguments)
+
+
+def test_a_plugin_only_the_training_needed_is_not_asked_for(results: Callable, tmp_path: Path) -> None:
+    """A loss or an augmentation; also of a model packaged when all plugins of the training were listed."""
+    folder = tmp_path / "model"
+    package_model(folder, None, **results(plugins={"loss.py": "1" * 64}))
+    assert read_json(folder / MANIFEST)["plugins"] == {} and "--plugin" not in (folder / "README.md").read_text()
+    change_manifest(folder, lambda record: record.update(plugins={"loss.py": "1" * 64}))
+    assert open_model(folder).plugins == {}
+    require_plugins(open_model(folder), [])

@@ -119,7 +119,7 @@ def test_unknown_folds_are_named(plain_model: PackagedModel, images: Path, tmp_p
 def test_plugins_must_be_given_with_equal_content(results: Callable, images: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("raise SystemExit('must not be imported')\n")
-    arguments = results(("3d_fullres",), plugins={"mine.py": file_digest(plugin)})
+    arguments = results(("3d_fullres",), plugins={"mine.py": file_digest(plugin)}, network="mine")
     model = package_model(tmp_path / "model", None, **arguments)
     with pytest.raises(ModelError, match=r"--plugin mine\.py"):
         predict_with_model(model, images, tmp_path / "out")

@@ -20,7 +20,7 @@ from segwright.core.errors import InterruptedForRetry, ModelError, SettingsError
 from segwright.core.files import file_digest, read_json
 from segwright.networks.build import NETWORKS
 from segwright.networks.weights import load_weights
-from segwright.training.fold import run_training, train_fold
+from segwright.training.fold import run_training, train_fold, training_identity
 from segwright.training.history import duration_text
 from segwright.training.loop import resolve_compute
 
@@ -290,6 +290,18 @@ def test_plugin_network_is_named_in_the_record(tmp_path: Path) -> None:
     first = train(tmp_path / "a", epochs=2, network=name)
     assert read_json(tmp_path / "a/training.json")["network"] == name
     assert train(tmp_path / "b", epochs=2, network=name) == first  # dropout is seeded by the epoch
+
+
+def test_a_plugin_is_part_of_a_training_that_uses_one(tmp_path: Path) -> None:
+    """Another plugin in the configuration, or a change of it, must not set finished states aside."""
+
+    def plugins_of(**changes: object) -> object:
+        return training_identity(make_request(tmp_path, **changes), make_data(), {"mine.py": "1"})["plugins"]
+
+    assert plugins_of() == plugins_of(network="residual_unet", loss="ce", augmentation="none") == {}
+    theirs = replace(PLAN, architecture=replace(PLAN.architecture, kind="mine"))
+    for changes in ({"network": "mine"}, {"loss": "mine"}, {"augmentation": "mine"}, {"plan": theirs}):
+        assert plugins_of(**changes) == {"mine.py": "1"}, changes
 
 
 def test_missing_plugin_is_refused(tmp_path: Path) -> None:
