@@ -177,15 +177,16 @@ def _train(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from segwright.core.settings import ExecutionSettings
     from segwright.sharing.model import open_model
-    from segwright.sharing.use import input_cases, predict_with_model, require_plugins
+    from segwright.sharing.use import input_cases, predict_with_model, require_free_output, require_plugins
     from segwright.training.machine import leased_device
 
     require_output(options.output)
     require_other_folder(options.input, options.output)
     with open_model(options.model) as model:
         require_plugins(model, options.plugin)
-        inputs = image_files(model, options.input)
-        input_cases(model, inputs)  # a wrong input is named before a GPU is waited for
+        inputs = image_files(model, options.input)  # a wrong input or output is named before a GPU is waited for
+        cases = input_cases(model, inputs)
+        require_free_output(model, cases, options.output, save_probabilities=options.save_probabilities)
         with leased_device(ExecutionSettings(device=options.device)) as device:
             predict_with_model(
                 model,

@@ -217,13 +217,21 @@ def require_other_folder(inputs: Sequence[Path], output: Path) -> None:
 
 
 def image_files(model: PackagedModel, inputs: Sequence[Path]) -> Path | list[Path]:
-    """What `segwright predict` is to segment: one folder as it is, else the image files of all folders and files."""
-    from segwright.core.dataset import find_cases
+    """What `segwright predict` is to segment: one folder as it is, else the image files of all folders and files.
 
-    if len(inputs) == 1:
-        return inputs[0]
+    Files of a folder that are left out are named in a warning.
+
+    Raises:
+        DatasetError: a folder holds no image, or a case with wrong channels.
+    """
+    from segwright.sharing.use import input_cases, warn_of_unused_files
+
     files: list[Path] = []
     for path in inputs:
-        cases = find_cases(path, model.file_ending) if path.is_dir() else ()
-        files += [file for case in cases for file in case.image_files] if path.is_dir() else [path]
-    return files
+        if path.is_dir():
+            cases = input_cases(model, path)
+            warn_of_unused_files(path, cases, model.file_ending)
+            files += [file for case in cases for file in case.image_files]
+        else:
+            files.append(path)
+    return inputs[0] if len(inputs) == 1 else files

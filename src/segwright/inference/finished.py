@@ -92,6 +92,17 @@ def keeps_probabilities(path: Path) -> bool:
     return bool(listed) and all(str(file).endswith(PROBABILITIES_SUFFIX) for file in listed)
 
 
+def holds_predictions(folder: Path, manifest: Path) -> bool:
+    """Whether cases were predicted into a folder: one was noted there, or a manifest lists them all."""
+    if any((folder / _FOLDER).glob("*.json")):
+        return True
+    try:
+        listed = read_json(manifest) if manifest.is_file() else None
+    except DamagedFileError:
+        return False
+    return isinstance(listed, dict) and listed.get("version") == MANIFEST_VERSION and "cases" in listed
+
+
 def require_free_disk(folder: Path, needed_bytes: int, what: str) -> None:
     """Refuse to begin what would fill the disk.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segwright.core.dataset import Case, find_cases
-from segwright.core.errors import MALFORMED, DatasetError, ModelError, brief
+from segwright.core.errors import MALFORMED, DatasetError, ModelError, StorageError, brief
 from segwright.core.files import file_digest, json_digest, read_json, write_bytes
-from segwright.inference.finished import write_manifest
+from segwright.inference.finished import holds_predictions, write_manifest
 from segwright.selection.components import apply_rules
 from segwright.selection.finish import MANIFEST_NAME
 from segwright.sharing.model import ModelConfiguration, PackagedModel
@@ -54,9 +54,11 @@ def predict_with_model(
     Raises:
         DatasetError: no image, or a case with too few or too many channels, or one that cannot be read.
         ModelError: a needed plugin is missing or another one, or a fold does not exist.
+        StorageError: files in ``output`` that another program or a person made would be overwritten.
     """
     cases = input_cases(model, inputs)
     require_plugins(model, plugins)
+    require_free_output(model, cases, output, save_probabilities=save_probabilities)
     from segwright.inference.cases import predict_images  # imports torch
 
     chosen = {
@@ -120,15 +122,59 @@ def input_cases(model: PackagedModel, inputs: Path | Sequence[Path]) -> tuple[Ca
     return cases
 
 
+def warn_of_unused_files(folder: Path, cases: Sequence[Case], file_ending: str) -> None:
+    """Name the files among the images that are none by their names: a misspelt one would be missed late, or never."""
+    used = {path.name for case in cases for path in case.image_files}
+    used.update(f"{case.case_id}.json" for case in cases)  # the spacing of a picture
+    unused = [name for name in _visible_names(folder) if name not in used and (folder / name).is_file()]
+    if unused:
+        log.warning(
+            "%s: not used, because not named <case>_<four-digit channel>%s: %s", folder, file_ending, _some(unused)
+        )
+
+
+def require_free_output(
+    model: PackagedModel, cases: Sequence[Case], output: Path, *, save_probabilities: bool = False
+) -> None:
+    """Nothing but an earlier prediction is overwritten.
+
+    Raises:
+        StorageError: a dataset, or segmentations that another program or a person made, lie there.
+    """
+    differing = [name for name in _COPIED if _content(output / name) != _content(model.folder / name)]
+    if not differing or holds_predictions(output, output / MANIFEST_NAME):
+        return  # this model's earlier run, be it killed before its first case was noted; or one of another model
+    endings = (model.file_ending, ".npz") if save_probabilities else (model.file_ending,)
+    made = [f"{case.case_id}{ending}" for case in cases for ending in endings]
+    taken = [name for name in (*differing, MANIFEST_NAME, *made) if (output / name).exists()]
+    if taken:
+        raise StorageError(
+            f"{output}: holds {_some(taken)}, which no prediction of segwright left there and which would be"
+            " overwritten; choose another output folder"
+        )
+
+
 def _found_text(inputs: Path | Sequence[Path]) -> str:
     """What lies there instead: a wrong name or ending is seen at a glance."""
     if not isinstance(inputs, Path) or not inputs.is_dir():
         return ""
-    names = sorted(path.name for path in inputs.iterdir() if not path.name.startswith("."))
-    shown = ", ".join(brief(name, 60) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    names = _visible_names(inputs)
     dicom = "; DICOM series are converted first, for instance by dcm2niix"
     hint = dicom if any(name.lower().endswith(".dcm") for name in names) else ""
-    return f"; found: {shown}{hint}" if names else "; the folder is empty"
+    return f"; found: {_some(names)}{hint}" if names else "; the folder is empty"
+
+
+def _visible_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    return ", ".join(brief(name, 60) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def require_plugins(model: PackagedModel, plugins: Sequence[Path]) -> None:

@@ -99,6 +99,38 @@ def test_predict_says_what_lies_in_a_folder_without_images(
     assert "; DICOM series are converted first, for instance by dcm2niix\n" in run(*arguments).err
 
 
+def test_predict_names_what_it_leaves_out(project: Project, model: Path, run: Run, tmp_path: Path) -> None:
+    image = min((project.raw / "imagesTs").iterdir())
+    for folder in ("in", "in/nested", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "in" / "a_0000.nii.gz").write_bytes(image.read_bytes())
+    for name in (".DS_Store", "a.json", "b_0000.nii", "c.nii.gz", "c.nii.gz.part"):
+        (tmp_path / "in" / name).touch()
+    arguments = ("predict", "--model", model, "--output", tmp_path / "out", "--device", "cpu", "--input")
+    said = run(*arguments, tmp_path / "in", tmp_path / "empty")
+    assert said.code == 2 and f"error: {tmp_path}/empty: no image is named" in said.err and "is empty" in said.err
+    assert not (tmp_path / "out").exists()
+    said = run(*arguments, tmp_path / "in")
+    told = "not used, because not named <case>_<four-digit channel>.nii.gz: b_0000.nii, c.nii.gz, c.nii.gz.part\n"
+    assert said.code == 0 and said.err.count(f"warning: {tmp_path}/in: {told}") == 1, said.err
+    (tmp_path / "in" / "d.nii.gz").touch()
+    assert ": b_0000.nii, c.nii.gz, c.nii.gz.part, ...\n" in run(*arguments, tmp_path / "in").err
+    for name in ("b_0000.nii", "c.nii.gz", "c.nii.gz.part", "d.nii.gz"):
+        (tmp_path / "in" / name).unlink()
+    assert "not used" not in run(*arguments, tmp_path / "in").err
+
+
+def test_predict_leaves_the_references_alone(project: Project, model: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labelsTs").mkdir()
+    reference = tmp_path / "labelsTs" / min((project.raw / "imagesTs").iterdir()).name.replace("_0000", "")
+    reference.write_bytes(b"drawn by hand")
+    arguments = ("predict", "--model", model, "--input", project.raw / "imagesTs", "--device", "cpu")
+    said = run(*arguments, "--output", reference.parent)
+    assert said.code == 2 and f"error: {reference.parent}: holds {reference.name}, which no prediction" in said.err
+    assert [path.name for path in reference.parent.iterdir()] == [reference.name]
+    assert reference.read_bytes() == b"drawn by hand"
+
+
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(
     project: Project, model: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,14 +8,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segwright.core.errors import DatasetError, ModelError
-from segwright.core.files import file_digest, read_json
+from segwright.core.errors import DatasetError, ModelError, StorageError
+from segwright.core.files import file_digest, read_json, write_json
 from segwright.core.geometry import Geometry
 from segwright.core.slices import PredictPlan
 from segwright.images.readers import read_label, write_image
+from segwright.inference.finished import note_finished, write_manifest
 from segwright.sharing.model import PackagedModel, open_model
 from segwright.sharing.package import package_model
-from segwright.sharing.use import chain_of, input_cases, model_facts, predict_with_model
+from segwright.sharing.use import chain_of, input_cases, model_facts, predict_with_model, require_free_output
 
 SHAPE = (10, 11, 12)
 
@@ -153,3 +155,39 @@ def test_facts_and_chains(plain_model: PackagedModel, results: Callable, tmp_pat
     assert facts["labels"] == {"background": 0, "a": 1, "b|c": 2}
     cascade = package_model(tmp_path / "cascade", None, **results())
     assert chain_of(cascade, "3d_cascade") == ("3d_lowres", "3d_cascade")
+
+
+def test_what_predictions_did_not_make_is_never_overwritten(
+    plain_model: PackagedModel, images: Path, tmp_path: Path
+) -> None:
+    cases, manual, raw = input_cases(plain_model, images), tmp_path / "labelsTr", tmp_path / "raw"
+    require_free_output(plain_model, cases, manual)
+    manual.mkdir()
+    (manual / "C.nii.gz").touch()
+    (manual / "A.npz").touch()
+    require_free_output(plain_model, cases, manual)
+    with pytest.raises(StorageError, match=r"labelsTr: holds A\.npz, which"):
+        require_free_output(plain_model, cases, manual, save_probabilities=True)
+    (manual / "B.nii.gz").write_text("drawn by hand")
+    with pytest.raises(StorageError, match=r"labelsTr: holds B\.nii\.gz, which .*; choose another output folder"):
+        predict_with_model(plain_model, images, manual)
+    write_json(raw / "dataset.json", {"numTraining": 2})
+    with pytest.raises(StorageError, match=r"raw: holds dataset\.json, which"):
+        predict_with_model(plain_model, images, raw)
+    assert [path.name for path in raw.iterdir()] == ["dataset.json"] and (manual / "B.nii.gz").stat().st_size == 13
+    note_finished(manual, "images", "B", "made of", {"label": manual / "B.nii.gz"})
+    require_free_output(plain_model, cases, manual)
+    write_manifest(raw / "manifest.json", raw, {})
+    require_free_output(plain_model, cases, raw)
+
+
+def test_a_prediction_killed_before_its_first_note_can_go_on(
+    plain_model: PackagedModel, images: Path, tmp_path: Path
+) -> None:
+    for name in ("dataset.json", "plans.json", "postprocessing.json"):
+        shutil.copyfile(plain_model.folder / name, tmp_path / name)
+    (tmp_path / "A.nii.gz").touch()
+    require_free_output(plain_model, input_cases(plain_model, images), tmp_path)
+    (tmp_path / "plans.json").unlink()
+    with pytest.raises(StorageError, match=r"holds A\.nii\.gz"):
+        require_free_output(plain_model, input_cases(plain_model, images), tmp_path)
