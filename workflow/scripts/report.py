@@ -6,12 +6,20 @@ from _job import Job, run
 
 
 def main(snakemake):
+    from segwright.experiment import candidate_of
     from segwright.reporting.report import write_report
+    from segwright.reporting.results import ResultFiles
 
     root = Path(snakemake.output.html).parent
+    files = ResultFiles(
+        root=root,
+        data=root.parent / "data",
+        trainings=[Path(path) for path in snakemake.input.trainings],
+        summaries={candidate_of(path): Path(path) for path in snakemake.input.summaries},
+        final=Path(snakemake.input.final) if snakemake.input.final else None,
+    )
     write_report(
-        root,
-        root.parent / "data",
+        files,
         Job(snakemake).dataset,
         Path(snakemake.output.html),
         title=snakemake.params.title,

@@ -8,7 +8,7 @@ from segwright.core.dataset import Dataset
 from segwright.core.files import write_text
 from segwright.reporting.html import Section, facts, number, page, paragraph
 from segwright.reporting.plan_sections import dataset_section, plans_section, training_section
-from segwright.reporting.results import PipelineResults, read_results
+from segwright.reporting.results import PipelineResults, ResultFiles, read_results
 from segwright.reporting.run_sections import test_section, times_section, versions_section
 from segwright.reporting.score_sections import (
     final_dice,
@@ -21,16 +21,16 @@ from segwright.reporting.score_sections import (
 
 
 def write_report(
-    root: Path, data: Path, dataset: Dataset, output: Path, *, title: str, benchmarks: Path | None = None
+    files: ResultFiles, dataset: Dataset, output: Path, *, title: str, benchmarks: Path | None = None
 ) -> None:
-    """Write the report of the pipeline in ``root``; ``data`` is the folder of what depends on the dataset alone.
+    """Write the report of one pipeline.
 
     Equal results give equal bytes, but for run times and versions.
 
     Raises:
         DamagedFileError: a result is missing or was altered.
     """
-    results = read_results(root, data, benchmarks)
+    results = read_results(files, benchmarks)
     sections = [
         _overview_section(results, dataset),
         dataset_section(results, dataset),
@@ -44,7 +44,7 @@ def write_report(
         times_section(results),
         versions_section(results),
     ]
-    subtitle = f"Dataset {dataset.name}, pipeline {root.name}"
+    subtitle = f"Dataset {dataset.name}, pipeline {files.root.name}"
     write_text(output, page(title, subtitle, [section for section in sections if section.body]))
 
 

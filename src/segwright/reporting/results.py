@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,25 @@ _STAGES = (
     "evaluate_ensemble", "determine_postprocessing", "inspect_test_batch", "predict_test", "finish_test",
     "package_model", "report",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where the results of a run lie. What an earlier run with more folds or configurations left is no part of them.
+
+    Attributes:
+        root: folder of the pipeline.
+        data: folder of what depends on the dataset alone.
+        trainings: training.json of every fold.
+        summaries: candidate -> its summary.json; empty where nothing was held out.
+        final: manifest of the finished test segmentations, if there are test images.
+    """
+
+    root: Path
+    data: Path
+    trainings: Sequence[Path]
+    summaries: Mapping[str, Path]
+    final: Path | None
 
 
 @dataclass(frozen=True)
@@ -77,18 +96,16 @@ class PipelineResults:
     job_times: tuple[JobTime, ...]
 
 
-def read_results(root: Path, data: Path, benchmarks: Path | None = None) -> PipelineResults:
-    """Read the results of the pipeline in ``root``, whose dataset's results are in ``data``.
+def read_results(files: ResultFiles, benchmarks: Path | None = None) -> PipelineResults:
+    """Read the results of a pipeline.
 
     Raises:
         DamagedFileError: a file is missing or not what it should be.
     """
-    summary_files = {path.parent.parent.name: path for path in sorted(root.glob("*/crossval/summary.json"))}
-    summary_files.update({path.parent.name: path for path in sorted(root.glob("ensembles/*/summary.json"))})
+    root, data = files.root, files.data
     selection = read_selection(root / "selection" / "selection.json")
-    ordered = [name for name in selection.scores if name in summary_files]
+    ordered = [name for name in selection.scores if name in files.summaries]
     plans_json = root / "plan" / "plans.json"
-    final = root / "final" / "manifest.json"
     reasons = root / "plan" / "reasons.md"
     return PipelineResults(
         root=root,
@@ -96,12 +113,12 @@ def read_results(root: Path, data: Path, benchmarks: Path | None = None) -> Pipe
         fingerprint=read_json(data / "dataset_fingerprint.json"),
         plans=Plans.from_json(read_json(plans_json)),
         reasons_markdown=reasons.read_text(encoding="utf-8") if reasons.is_file() else "",
-        histories=tuple(_history(path) for path in sorted(root.glob("*/fold_*/training.json"))),
-        summaries={name: read_summary(summary_files[name]) for name in ordered},
-        summary_files=summary_files,
+        histories=tuple(_history(path) for path in sorted(files.trainings)),
+        summaries={name: read_summary(files.summaries[name]) for name in ordered},
+        summary_files=files.summaries,
         selection=selection,
         postprocessing=read_json(root / "postprocessing.json"),
-        final_manifest=read_json(final) if final.is_file() else None,
+        final_manifest=None if files.final is None else read_json(files.final),
         job_times=() if benchmarks is None else tuple(job_times(benchmarks, root)),
     )
 

@@ -22,6 +22,7 @@ from segwright.inspection.dataset import inspect_dataset
 from segwright.phantom import make_phantom
 from segwright.planning.planner import make_plans
 from segwright.planning.slices import write_plan_folder
+from segwright.reporting.results import ResultFiles
 from segwright.selection.best import select_best, select_without_validation
 from segwright.selection.postprocessing import determine_postprocessing, write_no_postprocessing
 
@@ -34,6 +35,14 @@ class Finished:
     data: Path
     dataset: Dataset
     benchmarks: Path
+
+    @property
+    def files(self) -> ResultFiles:
+        """What the workflow hands to the report: here all that there is."""
+        trainings = sorted(self.root.glob("*/fold_*/training.json"))
+        summaries = {path.parent.parent.name: path for path in self.root.glob("*/crossval/summary.json")}
+        final = self.root / "final" / "manifest.json"
+        return ResultFiles(self.root, self.data, trainings, summaries, final if final.is_file() else None)
 
 
 def make_finished(

@@ -28,7 +28,7 @@ SECTIONS = (
 
 def report_of(run: Finished, output: Path, *, benchmarks: bool = True) -> str:
     folder = run.benchmarks if benchmarks else None
-    write_report(run.root, run.data, run.dataset, output, title="A <title>", benchmarks=folder)
+    write_report(run.files, run.dataset, output, title="A <title>", benchmarks=folder)
     return output.read_text()
 
 
@@ -174,7 +174,7 @@ def test_versions_name_what_trained_the_models(page: str) -> None:
 
 def test_ct_is_shown_in_the_window_of_its_foreground(make: Callable[..., Finished]) -> None:
     run = make("ct", shifts={"2d": 1})
-    plans = read_results(run.root, run.data).plans
+    plans = read_results(run.files).plans
     statistics = read_json(run.data / "dataset_fingerprint.json")["foreground_intensity_properties_per_channel"]["0"]
     window = _ct_window(plans)
     assert window == (statistics["percentile_00_5"], statistics["percentile_99_5"])
@@ -184,7 +184,7 @@ def test_ct_is_shown_in_the_window_of_its_foreground(make: Callable[..., Finishe
 
 
 def test_other_images_are_shown_by_their_own_range(finished: Finished) -> None:
-    assert _ct_window(read_results(finished.root, finished.data).plans) is None
+    assert _ct_window(read_results(finished.files).plans) is None
 
 
 @pytest.mark.parametrize("preset", ["regions_ignore", "2d"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.reporting.conftest import Finished
+from tests.unit.reporting.conftest import Finished, write_training
 
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import write_json, write_text
-from segwright.reporting.results import FoldHistory, job_times, read_results
+from segwright.reporting.results import FoldHistory, ResultFiles, job_times, read_results
 
 HEAD = "s\th:m:s\tmax_rss\tmax_vms\n"
 
@@ -47,13 +50,26 @@ def test_a_fold_without_history_has_no_duration() -> None:
 
 
 def test_results_are_typed_and_ordered(finished: Finished) -> None:
-    results = read_results(finished.root, finished.data)
+    results = read_results(finished.files)
     assert list(results.summaries) == ["2d", "3d_fullres"] and results.job_times == ()
     assert [(h.configuration, h.fold, len(h.epochs)) for h in results.histories] == [
         ("2d", "0", 3), ("2d", "1", 3), ("3d_fullres", "0", 3), ("3d_fullres", "1", 3),
     ]  # fmt: skip
 
 
+def test_what_an_earlier_run_left_is_no_part_of_the_results(make: Callable[..., Finished]) -> None:
+    """More folds, another configuration, test images that are gone; and a summary nobody selected from."""
+    run = make(shifts={"2d": 1})
+    files = replace(run.files, final=None)
+    write_training(run.root / "2d" / "fold_2", "2d", "2")
+    write_training(run.root / "3d_fullres" / "fold_0", "3d_fullres", "0")
+    shutil.copytree(run.root / "2d" / "crossval", run.root / "3d_fullres" / "crossval")
+    results = read_results(files)
+    assert [(history.configuration, history.fold) for history in results.histories] == [("2d", "0"), ("2d", "1")]
+    assert list(results.summaries) == list(results.summary_files) == ["2d"]
+    assert (run.root / "final" / "manifest.json").is_file() and results.final_manifest is None
+
+
 def test_missing_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match=r"selection\.json: the file does not exist"):
-        read_results(tmp_path, tmp_path)
+        read_results(ResultFiles(tmp_path, tmp_path, [], {}, None))
