@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segwright.core.dataset import Dataset, Labels
 from segwright.inspection.names import clashing_names
-from segwright.inspection.records import CaseRecord, Problem
+from segwright.inspection.records import CaseRecord, Problem, Severity
 
 
 def find_file_problems(dataset: Dataset) -> list[Problem]:
@@ -108,11 +108,13 @@ def _other_files(folder: Path, used: set[str]) -> list[str]:
 
 
 def _name_clashes(dataset: Dataset) -> list[Problem]:
+    severities: dict[str, Severity] = {"training": "error", "test": "warning"}  # test images never stop a training
     problems = []
     for kind, cases in (("training", dataset.training), ("test", dataset.test)):
         for group in clashing_names(case.case_id for case in cases):
             message = f"the names of the {kind} cases {', '.join(group)} are one and the same on many file systems"
-            problems.append(Problem("error", "name_clash", group[0], "", message, "rename all but one of them"))
+            remedy = "rename all but one of them"
+            problems.append(Problem(severities[kind], "name_clash", group[0], "", message, remedy))
     return problems
 
 

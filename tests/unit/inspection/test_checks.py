@@ -297,6 +297,17 @@ def test_names_that_clash() -> None:
     ]
 
 
+def test_names_that_clash_are_an_error_of_training_cases_only(raw: RawDataset) -> None:
+    for name in ("T", "t"):
+        raw.image(f"{name}_0000", random_image(8), folder="imagesTs")
+    assert _found(raw.inspect()) == [("warning", "name_clash", "T", "")]
+    require_valid(raw.inspect())
+    raw.image("A_0000", random_image(77))
+    raw.label("A", two_labels())
+    raw.describe(numTraining=4)
+    assert _found(raw.inspect()) == [("error", "name_clash", "A", ""), ("warning", "name_clash", "T", "")]
+
+
 def test_an_unsafe_name_is_an_error_and_nothing_is_written_for_it(raw: RawDataset) -> None:
     listed = {name: {"images": [f"imagesTr/{name}_0000.nrrd"], "label": f"labelsTr/{name}.nrrd"} for name in "abc"}
     raw.describe(dataset={"../../a": listed["a"], "b": listed["b"], "c": listed["c"]})
