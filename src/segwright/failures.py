@@ -19,6 +19,8 @@ _TAIL_BYTES = 64_000
 _SHOWN_CAUSE_LINES = 4
 _TRAINING = "train_fold"
 """Its failures are recorded with its state too, unless it failed before it began."""
+_EXECUTOR_FOLDERS = ("rule_", "group_")
+"""Begin the names of folders where the SLURM executor keeps what every attempt printed, in ``<results>/logs/slurm``."""
 _PRODUCTS = {
     "collect_checks": "data/checks.json",
     "require_valid_dataset": "data/valid.json",
@@ -57,6 +59,8 @@ def failures(results: Path) -> list[Failure]:
     found = []
     for log in sorted((results / "logs").glob("*/**/*.log")):
         dataset, *rest = log.relative_to(results / "logs").with_suffix("").parts
+        if rest[0].startswith(_EXECUTOR_FOLDERS):
+            continue  # the job's own log says it, and ends well when a later attempt does
         message = _last_error(log)
         if message is None or _mended(results, log, dataset, rest):
             continue

@@ -96,6 +96,17 @@ def test_a_training_is_left_to_its_own_record(tmp_path: Path) -> None:
         assert len(failures(tmp_path)) == 1
 
 
+def test_what_slurm_kept_of_an_attempt_is_no_job(tmp_path: Path) -> None:
+    """`slurm` is no dataset there, but may be one."""
+    slurm = tmp_path / "logs" / "slurm"
+    write_text(slurm / "rule_train_fold" / "Dataset001_X_default_2d_0" / "17.log", STOPPED)
+    write_text(slurm / "rule_train_fold" / "18_1.log", STOPPED)
+    write_text(slurm / "group_plan" / "x" / "19.log", STOPPED)
+    assert failures(tmp_path) == []
+    write_text(slurm / "plan" / "default.log", FAILED)
+    assert [(failure.dataset, failure.job) for failure in failures(tmp_path)] == [("slurm", "plan default")]
+
+
 def test_only_the_end_of_a_large_log_is_read(tmp_path: Path) -> None:
     log(tmp_path, "fingerprint", OK * 5000 + FAILED)
     assert len(failures(tmp_path)) == 1
