@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "config/README.md", "docs/tutorial.md", *sorted(map(str, ROOT.glob("docs/how-to/*.md"))))
 _BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^(?:.*&& )?(?:\.venv/bin/)?(snakemake|segwright) (-.*|\w.*)$")
+_INLINE = re.compile(r"`(?:\.venv/bin/)?snakemake ([^`\n]+)`")
 TARGETS = set(re.findall(r"^rule (\w+_all):", (ROOT / "Snakefile").read_text(), re.MULTILINE))
 
 
@@ -39,6 +40,13 @@ def test_snakemake(arguments: str) -> None:
 def test_segwright(arguments: str) -> None:
     words = shlex.split(arguments, comments=True)
     assert make_parser().parse_args(words).command == words[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_within_the_text_stand_before_the_options(page: str) -> None:
+    """After `--configfile my.yaml` a target would be taken for a second file."""
+    for arguments in _INLINE.findall((ROOT / page).read_text()):
+        assert not TARGETS & set(arguments.split()[1:]), arguments
 
 
 def test_examples_of_the_help() -> None:
