@@ -35,6 +35,7 @@ include: "workflow/rules/report.smk"
 
 onstart:
     require_writable_results()
+    warn_of_unknown_making()
     require_accepted_options()
 
 

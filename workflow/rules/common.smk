@@ -11,6 +11,7 @@ try:
 except ModuleNotFoundError:  # not installed: use the library of this checkout, as the scripts do
     sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.logging import logger
 
@@ -81,7 +82,7 @@ def read_only_message():
     problem = read_only_text(path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log))
     return problem and (
         f"{problem}. Make it writable, or put the results elsewhere (`results:` in the configuration; a copy made with"
-        " `cp -a` goes on where these are), then run again. Nothing was changed"
+        " `cp -a` goes on where these are, see README.md), then run again. Nothing was changed"
     )
 
 
@@ -104,6 +105,36 @@ def require_writable_results():
     """Before any job starts."""
     if problem := read_only_message():
         stop(problem)
+
+
+# --- copied results: Snakemake knows its results by their paths, and takes for good what it does not know -----------------
+
+
+def unknown_making_message():
+    """What to say if Snakemake does not know how results that are to stay were made. Needs the graph."""
+    dag = workflow.dag
+    rules = {job.rule.name for job in dag.jobs if dag.reason(job).no_metadata and not dag.needrun(job)}
+    return rules and (
+        f"Snakemake does not know with what settings the results of {', '.join(sorted(rules))} were made: they were"
+        " copied, or their path is spelled in another way. A change of the settings makes none of them again. Do they"
+        " fit the configuration? Then give the same command once with `--touch --forceall`; else delete them"
+    )
+
+
+def warn_of_unknown_making():
+    if problem := unknown_making_message():
+        logger.warning(problem)
+
+
+def warn_where_nothing_starts(record):
+    """Log filter: `onstart` is not called where nothing is to be done."""
+    if record.msg == NOTHING_TO_BE_DONE_MSG:
+        warn_of_unknown_making()
+    return True
+
+
+if workflow.is_main_process and EXPERIMENT.datasets:
+    logger.addFilter(warn_where_nothing_starts)
 
 
 # --- digests and tables that several rules ask for ----------------------------------------------------------------------
