@@ -203,7 +203,7 @@ def _add_import_model(commands: Subparsers[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--configurations", nargs="+", metavar="NAME", help="instead of nnU-Net's selection; several are averaged"
     )
-    command.add_argument("--folds", nargs="+", metavar="K", help="instead of nnU-Net's selection, or of all there are")
+    command.add_argument("--folds", nargs="+", metavar="K", help="instead of nnU-Net's selection or all finished ones")
 
 
 def _add_export_model(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -1,9 +1,9 @@
 """nnU-Net's own trainers that train the network of the plans as it is planned.
 
 Source: ``nnUNetTrainer.py`` and ``variants/**`` below ``training/nnUNetTrainer`` of nnunetv2 2.8.1, and of 2.0 to
-2.4 (``nnUNetTrainerDAOrd0``). They change augmentation, sampling, loss, optimizer, schedule or deep supervision;
-prediction sees none of it. Not among them are ``nnUNetTrainerBN`` and the Primus trainers: plans or weights of their
-models are refused.
+2.4 (``nnUNetTrainerDAOrd0``). They change augmentation, sampling, loss, optimizer, schedule, length or deep
+supervision; prediction sees none of it. Not among them are ``nnUNetTrainerBN`` and the Primus trainers: plans or
+weights of their models are refused.
 """
 
 from __future__ import annotations
