@@ -45,14 +45,15 @@ def preprocessing_memory_mb(wildcards, input, threads):
 
 
 def training_memory_mb(wildcards, input, threads, attempt):
-    """As set, and what larger slots of the loader take; twice as much after every attempt that ran out of it, never
-    because of the number of attempts alone."""
+    """As set, or more where batches are large; twice as much after every attempt that ran out of it, never because of
+    the number of attempts alone."""
     asked_mb = EXECUTION.train_mem_mb
-    if EXPERIMENT.pipeline(wildcards.pipeline).training.augment_on == "device" and Path(str(input.plan)).is_file():
-        from segwright.training.parts import more_memory_mb
+    if Path(str(input.plan)).is_file():
+        from segwright.training.host_memory import asked_memory_mb
 
         workers = loader_workers(EXECUTION, threads, "cpu" if CPU_ONLY else "cuda")
-        asked_mb += more_memory_mb(read_slice(str(input.plan), TrainPlan), workers)
+        augment_on = EXPERIMENT.pipeline(wildcards.pipeline).training.augment_on
+        asked_mb = asked_memory_mb(read_slice(str(input.plan), TrainPlan), workers, asked_mb, augment_on)
     folder = getattr(workflow.executor_settings, "logdir", None) or ".snakemake/slurm_logs"
     fold = f"{wildcards.dataset}_{wildcards.pipeline}_{wildcards.configuration}_{wildcards.fold}"
     return raised_memory_mb(asked_mb, Path(folder) / "rule_train_fold" / fold, STARTED)

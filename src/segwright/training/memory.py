@@ -59,11 +59,11 @@ def training_bytes(plan: TrainPlan, settings: TrainingSettings, precision: str) 
 
 
 def batch_bytes(plan: TrainPlan) -> float:
-    """An augmented batch on the device: images, and label maps or regions for all heads."""
+    """An augmented batch: images, a cascade's with its previous stage, and label maps or regions for all heads."""
     dimensions, labels = len(plan.patch_size), plan.labels
     target = labels.num_outputs + (labels.ignore_label is not None) if labels.has_regions else 2
     heads = 2**dimensions / (2**dimensions - 1)  # each has half the edges of the one before
-    return plan.batch_size * prod(plan.patch_size) * (4 * plan.num_channels + target * heads)
+    return plan.batch_size * prod(plan.patch_size) * (4 * plan.num_input_channels + target * heads)
 
 
 def augmenting_bytes(plan: TrainPlan) -> float:

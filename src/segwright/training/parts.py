@@ -13,14 +13,11 @@ from math import prod
 
 import numpy as np
 
-from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.pipeline import SampleDraw
-from segwright.training.augmentation.ranges import spatial_ranges
 from segwright.training.augmentation.spatial import WindowPart
 from segwright.training.loader import CaseSource, Filled
 
 _ALIGNMENT_BYTES = 64
-_COPIED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -81,20 +78,6 @@ class PartSource(CaseSource):
         image = np.ndarray((channels, *part.edges), np.float32, memory, position)  # type: ignore[arg-type]
         labels = np.ndarray((1, *part.edges), np.int16, memory, position + image_bytes)  # type: ignore[arg-type]
         return image, labels, position + image_bytes + label_bytes
-
-
-def more_memory_mb(plan: TrainPlan, workers: int) -> int:
-    """What loader patches take beyond patches: slots, and copies that a GPU reads.
-
-    Slots are one a worker, two ready, two in the parent. Torch keeps the memory of its copies in blocks of powers of
-    two, and most windows have a size of their own: that comes to four whole batches. A cascade, which the workers
-    augment, needs nothing more.
-    """
-    if plan.previous_stage is not None:
-        return 0
-    window_voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size)
-    voxels = (workers + 4) * (window_voxels - prod(plan.patch_size)) + _COPIED_BATCHES * window_voxels
-    return voxels * plan.batch_size * (4 * plan.num_channels + 2) // 1_000_000
 
 
 def _sizes_bytes(channels: int, edges: tuple[int, ...]) -> tuple[int, int]:
