@@ -6,7 +6,6 @@ input functions are thin calls of these, so that they can be tested without Snak
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,6 +114,13 @@ class Experiment:
 
     def test_files(self, dataset: str, batch: str) -> list[str]:
         return _files(self._test_batches[dataset][batch])
+
+    def training_case_files(self, dataset: str, batch: str) -> list[list[str]]:
+        """Raw images and label of every case of a batch."""
+        return [_files([case]) for case in self._training_batches[dataset][batch]]
+
+    def test_case_files(self, dataset: str, batch: str) -> list[list[str]]:
+        return [_files([case]) for case in self._test_batches[dataset][batch]]
 
     @cached_property
     def _training_batches(self) -> dict[str, dict[str, list[Case]]]:
@@ -313,16 +319,6 @@ def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> i
     if execution.loader_workers is not None:
         return execution.loader_workers
     return 0 if device == "cpu" else max(threads - 1, 1)
-
-
-def largest_image_mb(inspection: Mapping[str, Any]) -> float:
-    """Megabytes, as float32, of the largest image in an inspection record; damaged images count nothing."""
-    voxels = [
-        max(int(record["channels"]), 1) * math.prod(record["geometry"]["shape_zyx"])
-        for record in inspection["cases"].values()
-        if record.get("geometry")
-    ]
-    return 4e-6 * max(voxels, default=0)
 
 
 def _files(cases: Iterable[Case]) -> list[str]:

@@ -16,7 +16,6 @@ from segwright.experiment import (
     Experiment,
     PlannedConfiguration,
     candidate_of,
-    largest_image_mb,
     loader_workers,
     previous_stages,
     read_configurations,
@@ -83,6 +82,9 @@ def test_files_of_a_batch_are_its_images_and_labels(load: Load, raw: Path) -> No
     assert len(files) == 7 * 2 + 6
     assert {Path(file).relative_to(raw).parts[0] for file in files} == {"imagesTr", "labelsTr"}
     assert len(experiment.test_files(NAME, "batch_0")) == 3 * 2
+    by_case = experiment.training_case_files(NAME, "batch_0")
+    assert [file for case in by_case for file in case] == files and [len(case) for case in by_case] == [3] * 6 + [2]
+    assert [len(case) for case in experiment.test_case_files(NAME, "batch_0")] == [2] * 3
 
 
 def test_a_dataset_without_test_images(load: Load, raw: Path) -> None:
@@ -261,10 +263,3 @@ def test_a_new_case_does_not_change_the_inspection_of_others(load: Load, raw: Pa
 )
 def test_loader_workers(fixed: int | None, threads: int, device: str, expected: int) -> None:
     assert loader_workers(ExecutionSettings(loader_workers=fixed), threads, device) == expected
-
-
-def test_the_largest_image_of_a_batch() -> None:
-    geometry = {"shape_zyx": [100, 200, 50]}
-    cases = {"a": {"channels": 2, "geometry": geometry}, "b": {"channels": 0, "geometry": None}, "c": {"channels": 1}}
-    assert largest_image_mb({"cases": cases}) == pytest.approx(8.0)  # 2 x 1 million voxels of 4 bytes
-    assert largest_image_mb({"cases": {}}) == 0

@@ -24,7 +24,6 @@ from segwright.experiment import (
     ALL,
     Experiment,
     candidate_of,
-    largest_image_mb,
     previous_stages,
     read_configurations,
     read_image_reader,

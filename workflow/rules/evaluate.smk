@@ -13,10 +13,10 @@ rule summarize_crossval:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: 1
+    threads: CASE_THREADS
     resources:
-        mem_mb=evaluation_memory_mb,
-        runtime=120,
+        mem_mb=memory_mb(evaluation),
+        runtime=minutes(evaluation),
     params:
         version=STAGE_VERSION["evaluation"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
@@ -41,10 +41,10 @@ rule evaluate_ensemble:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: 1
+    threads: CASE_THREADS
     resources:
-        mem_mb=ensemble_memory_mb,
-        runtime=240,
+        mem_mb=memory_mb(ensemble_evaluation),
+        runtime=minutes(ensemble_evaluation),
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),

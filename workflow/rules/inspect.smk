@@ -22,8 +22,8 @@ rule inspect_batch:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=inspection_memory_mb,
-        runtime=120,
+        mem_mb=memory_mb(inspection),
+        runtime=minutes(inspection),
     params:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),

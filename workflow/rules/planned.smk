@@ -112,14 +112,6 @@ def preprocess_slice(wildcards):
     stop(f"no plan of {wildcards.dataset} has the preprocessed data {wildcards.data_id}")
 
 
-def batch_memory_mb(records, preprocess, threads):
-    """Memory of a preprocessing job. What handles arrays is imported only where such a job is to run."""
-    from segwright.core.slices import PreprocessPlan
-    from segwright.preprocessing.memory import estimate_batch_memory_mb
-
-    return estimate_batch_memory_mb(records, PreprocessPlan.from_json(preprocess), threads)
-
-
 def index_of(dataset, data_id):
     return f"{RESULTS}/{dataset}/data/preprocessed/{data_id}/index.json"
 

@@ -15,8 +15,8 @@ rule inspect_test_batch:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=inspection_memory_mb,
-        runtime=120,
+        mem_mb=memory_mb(test_inspection),
+        runtime=minutes(test_inspection),
     params:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
@@ -47,8 +47,8 @@ rule predict_test:
     threads: training_threads
     resources:
         gpu=gpu_count,
-        mem_mb=prediction_memory_mb,
-        runtime=720,
+        mem_mb=memory_mb(test_prediction),
+        runtime=minutes(test_prediction),
     params:
         version=STAGE_VERSION["inference"],
         settings=lambda wildcards: EXPERIMENT.prediction_params(wildcards.pipeline),
@@ -74,10 +74,10 @@ rule finish_test:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: 1
+    threads: CASE_THREADS
     resources:
-        mem_mb=ensemble_memory_mb,
-        runtime=240,
+        mem_mb=memory_mb(finishing),
+        runtime=minutes(finishing),
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),

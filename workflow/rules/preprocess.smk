@@ -19,8 +19,8 @@ rule preprocess_batch:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=preprocessing_memory_mb,
-        runtime=240,
+        mem_mb=memory_mb(preprocessing),
+        runtime=minutes(preprocessing),
     params:
         version=STAGE_VERSION["preprocessing"],
         plan=preprocess_slice,

@@ -28,12 +28,8 @@ rule report:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        # the worst cases as pictures: one image at a time, with two label maps and what reading them takes
-        mem_mb=lambda wildcards: max(3000, SNAKEMAKE_MB + 1500 + int(3 * largest_case_mb(wildcards))),
-        # three cases a structure, a minute for each gigabyte
-        runtime=lambda wildcards: (
-            60 + int(largest_case_mb(wildcards) / 300 * EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs)
-        ),
+        mem_mb=memory_mb(reporting),
+        runtime=minutes(reporting),
     params:
         version=STAGE_VERSION["reporting"],
         title=SETTINGS.report.title,

@@ -1,13 +1,38 @@
-# What jobs need of the machine. Never part of a result.
+# What jobs need of the machine. Never part of a result. The arithmetic stands in segwright.resources; here is its input.
 
 import time
 
-from segwright.core.slices import TrainPlan, read_slice
+from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, read_slice
 from segwright.experiment import loader_workers
+from segwright.resources import (
+    Needs,
+    ensemble_needs,
+    evaluation_needs,
+    finishing_needs,
+    inspection_needs,
+    postprocessing_needs,
+    prediction_needs,
+    preprocessing_needs,
+    read_case_sizes,
+    report_needs,
+)
 from segwright.training.memory_limit import raised_memory_mb
 
 STARTED = time.time()
-SNAKEMAKE_MB = 400  # under a scheduler two Snakemakes stand around each script, and their memory counts as the job's
+CASE_THREADS = 4  # of a job that goes through label maps, one case a thread; results do not depend on it
+
+
+def memory_mb(needs):
+    """Resource function: the memory of what a job needs."""
+    return lambda wildcards, input, threads: needs(wildcards, input, threads).memory_mb
+
+
+def minutes(needs):
+    """Resource function: the time limit of what a job needs."""
+    return lambda wildcards, input, threads: needs(wildcards, input, threads).minutes
+
+
+# --- GPU jobs ----------------------------------------------------------------------------------------------------------
 
 
 def gpu_count(wildcards):
@@ -19,29 +44,6 @@ def training_threads(wildcards):
     """On the CPU what torch uses; beside a GPU the processes that load and augment."""
     torch_threads = EXPERIMENT.pipeline(wildcards.pipeline).training.torch_threads
     return torch_threads + (EXECUTION.loader_workers or 0) if CPU_ONLY else EXECUTION.gpu_job_threads
-
-
-def file_size_mb(path):
-    """Size of a raw file; compressed images grow about tenfold in memory."""
-    return Path(path).stat().st_size / 1e6 if Path(path).is_file() else 0
-
-
-def inspection_memory_mb(wildcards, input):
-    return SNAKEMAKE_MB + 400 + int(25 * max(map(file_size_mb, input.files), default=0))
-
-
-def largest_case_mb(wildcards):
-    """Megabytes of the largest image as float32, from the inspection records that exist by now."""
-    records = Path(f"{RESULTS}/{wildcards.dataset}/data/inspection").glob("batch_*.json")
-    return max((largest_image_mb(read_json(path)) for path in records), default=0)
-
-
-def preprocessing_memory_mb(wildcards, input, threads):
-    """From the shapes in the inspection records and the target spacing."""
-    records = Path(str(input.inspection))
-    if not records.is_file():
-        return 1000
-    return SNAKEMAKE_MB + batch_memory_mb(read_json(records), preprocess_slice(wildcards), threads)
 
 
 def training_memory_mb(wildcards, input, threads, attempt):
@@ -59,18 +61,87 @@ def training_memory_mb(wildcards, input, threads, attempt):
     return raised_memory_mb(asked_mb, Path(folder) / "rule_train_fold" / fold, STARTED)
 
 
-def prediction_memory_mb(wildcards, attempt):
-    """Weights and tiles, plus image and logits of the largest case."""
-    outputs = EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs
-    return EXECUTION.predict_mem_mb + int(largest_case_mb(wildcards) * (4 + 2 * outputs))
+def fold_prediction(wildcards, input, threads):
+    """The validation cases of a fold, by its model."""
+    sizes, split = training_case_sizes(wildcards.dataset), Path(str(input.split))
+    held_out = read_json(split)["val"] if split.is_file() else sizes
+    return prediction_of([sizes[case_id] for case_id in held_out if case_id in sizes], input.plan, 1)
 
 
-def evaluation_memory_mb(wildcards):
-    """Two label maps and their joint histogram."""
-    return SNAKEMAKE_MB + 400 + int(4 * largest_case_mb(wildcards))
+def test_prediction(wildcards, input, threads):
+    """The test images of a batch, by the models of all folds."""
+    return prediction_of(read_case_sizes([str(input.records)]).values(), input.plan, len(input.models))
 
 
-def ensemble_memory_mb(wildcards):
-    """The probabilities of all classes, twice."""
-    outputs = EXPERIMENT.datasets[wildcards.dataset].labels.num_outputs
-    return SNAKEMAKE_MB + 600 + int(largest_case_mb(wildcards) * (2 + 3 * outputs))
+def prediction_of(cases, plan, models):
+    if not Path(str(plan)).is_file():
+        return Needs(EXECUTION.predict_mem_mb, 720)
+    return prediction_needs(cases, read_slice(str(plan), PredictPlan), models, EXECUTION.predict_mem_mb, CPU_ONLY)
+
+
+# --- jobs that go through images ---------------------------------------------------------------------------------------
+
+
+def training_case_sizes(dataset):
+    """By case, from the records that exist by now."""
+    batches = EXPERIMENT.batches(dataset)
+    return read_case_sizes(f"{RESULTS}/{dataset}/data/inspection/{batch}.json" for batch in batches)
+
+
+def test_case_sizes(dataset):
+    batches = EXPERIMENT.test_batches(dataset)
+    return read_case_sizes(f"{RESULTS}/{dataset}/data/test/{batch}.json" for batch in batches)
+
+
+def inspection(wildcards, input, threads):
+    return inspection_needs(EXPERIMENT.training_case_files(wildcards.dataset, wildcards.batch), threads)
+
+
+def test_inspection(wildcards, input, threads):
+    return inspection_needs(EXPERIMENT.test_case_files(wildcards.dataset, wildcards.batch), threads)
+
+
+def preprocessing(wildcards, input, threads):
+    """From the shapes in the inspection records and the target spacing."""
+    if not Path(str(input.inspection)).is_file():
+        return Needs(1000, 240)
+    plan = PreprocessPlan.from_json(preprocess_slice(wildcards))
+    return preprocessing_needs(read_case_sizes([str(input.inspection)]).values(), plan, threads)
+
+
+# --- jobs that go through predictions ----------------------------------------------------------------------------------
+
+
+def predict_plans(wildcards, configurations):
+    """The predict slices that exist by now. Resources cannot ask for a checkpoint: a dry run would end there."""
+    folder = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/plan"
+    paths = [Path(folder) / f"{name}.predict.json" for name in configurations]
+    return [read_slice(path, PredictPlan) for path in paths if path.is_file()]
+
+
+def evaluation(wildcards, input, threads):
+    return evaluation_needs(training_case_sizes(wildcards.dataset).values(), threads)
+
+
+def ensemble_evaluation(wildcards, input, threads):
+    members = predict_plans(wildcards, wildcards.ensemble.split("+"))
+    return ensemble_needs(training_case_sizes(wildcards.dataset).values(), members, threads)
+
+
+def choice_of_postprocessing(wildcards, input, threads):
+    labels = EXPERIMENT.datasets[wildcards.dataset].labels
+    return postprocessing_needs(training_case_sizes(wildcards.dataset).values(), labels, threads)
+
+
+def finishing(wildcards, input, threads):
+    """Probabilities are read where there are several members, or where the user wants them."""
+    predictions = [] if isinstance(input.predictions, str) else input.predictions  # text: a checkpoint to come
+    members = {Path(path).parent.name for path in predictions}
+    wanted = EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities
+    averaged = predict_plans(wildcards, sorted(members)) if len(members) > 1 or wanted else []
+    return finishing_needs(test_case_sizes(wildcards.dataset).values(), averaged, wanted, threads)
+
+
+def reporting(wildcards, input, threads):
+    labels = EXPERIMENT.datasets[wildcards.dataset].labels
+    return report_needs(training_case_sizes(wildcards.dataset).values(), labels)

@@ -47,10 +47,10 @@ rule determine_postprocessing:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: 1
+    threads: CASE_THREADS
     resources:
-        mem_mb=evaluation_memory_mb,
-        runtime=240,
+        mem_mb=memory_mb(choice_of_postprocessing),
+        runtime=minutes(choice_of_postprocessing),
     params:
         version=STAGE_VERSION["selection"],
         labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),

@@ -70,8 +70,8 @@ rule predict_fold:
     threads: training_threads
     resources:
         gpu=gpu_count,
-        mem_mb=prediction_memory_mb,
-        runtime=720,
+        mem_mb=memory_mb(fold_prediction),
+        runtime=minutes(fold_prediction),
     params:
         version=STAGE_VERSION["inference"],
         settings=lambda wildcards: EXPERIMENT.prediction_params(wildcards.pipeline),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil, prod
-from typing import Any
 
 from segwright.core.slices import PreprocessPlan
 from segwright.preprocessing.resampling import new_shape_after
@@ -23,10 +22,7 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
             Cropping is not foreseen: it only makes the case smaller.
         channels: image channels.
     """
-    spacing_mm = [spacing[axis] for axis in plan.transpose_forward]
-    target_mm = [spacing_mm[0], *plan.spacing_mm] if plan.is_2d else list(plan.spacing_mm)
-    voxels = [shape[axis] for axis in plan.transpose_forward]
-    raw, new = prod(voxels), prod(max(1, edge) for edge in new_shape_after(voxels, spacing_mm, target_mm))
+    raw, new = prod(shape), prod(stored_shape(shape, spacing, plan))
     item_bytes = 4 if _values_stay_small(plan) else 8
     # Reading: the file's pixels beside the float32 image. Afterwards: raw image, label maps and mask, and then for one
     # channel a working copy and two intermediate volumes, beside the finished image and label map.
@@ -38,14 +34,12 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
     return PROGRAM_MB + ceil(SAFETY * peak_bytes / 1e6)
 
 
-def estimate_batch_memory_mb(inspection: Mapping[str, Any], plan: PreprocessPlan, workers: int = 1) -> int:
-    """Memory of a job that preprocesses a batch, from the content of its inspection JSON: the largest case a worker."""
-    cases = [
-        estimate_memory_mb(record["geometry"]["shape_zyx"], record["geometry"]["spacing_zyx"], plan, record["channels"])
-        for record in inspection["cases"].values()
-        if record.get("geometry") is not None
-    ]
-    return max(cases, default=PROGRAM_MB) * max(1, workers)
+def stored_shape(shape: Sequence[int], spacing: Sequence[float], plan: PreprocessPlan) -> tuple[int, ...]:
+    """Voxels of the preprocessed case, in the plan's order of axes; arguments as above."""
+    spacing_mm = [spacing[axis] for axis in plan.transpose_forward]
+    target_mm = [spacing_mm[0], *plan.spacing_mm] if plan.is_2d else list(plan.spacing_mm)
+    voxels = [shape[axis] for axis in plan.transpose_forward]
+    return tuple(max(1, edge) for edge in new_shape_after(voxels, spacing_mm, target_mm))
 
 
 def _values_stay_small(plan: PreprocessPlan) -> bool:

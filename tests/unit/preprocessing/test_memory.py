@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from segwright.core.slices import PreprocessPlan
-from segwright.preprocessing.memory import PROGRAM_MB, estimate_batch_memory_mb, estimate_memory_mb
+from segwright.preprocessing.memory import PROGRAM_MB, estimate_memory_mb, stored_shape
 
 MakePlan = Callable[..., PreprocessPlan]
 
@@ -56,18 +56,7 @@ def test_estimate_grows_with_voxels_channels_and_finer_targets(make_plan: MakePl
 
 def test_two_dimensional_plans_keep_the_slice_axis(make_plan: MakePlan) -> None:
     flat = make_plan(spacing_mm=(1.0, 1.0), transpose_forward=(2, 0, 1), transpose_backward=(1, 2, 0))
+    assert stored_shape((100, 60, 30), (1.5, 0.5, 9), flat) == (30, 150, 30)
     assert estimate_memory_mb((100, 100, 30), (1, 1, 9), flat, 1) == estimate_memory_mb(
         (30, 100, 100), (1, 1, 1), make_plan(spacing_mm=(1.0, 1.0)), 1
     )
-
-
-def test_a_batch_needs_its_largest_case_once_a_worker(make_plan: MakePlan) -> None:
-    def record(edge: int) -> dict:
-        return {"geometry": {"shape_zyx": [edge] * 3, "spacing_zyx": [1.0] * 3}, "channels": 1}
-
-    plan = make_plan()
-    inspection = {"cases": {"a": record(40), "b": record(90), "unreadable": {"geometry": None, "channels": 0}}}
-    largest = estimate_memory_mb((90, 90, 90), (1, 1, 1), plan, 1)
-    assert estimate_batch_memory_mb(inspection, plan) == largest
-    assert estimate_batch_memory_mb(inspection, plan, workers=3) == 3 * largest
-    assert estimate_batch_memory_mb({"cases": {}}, plan) == PROGRAM_MB
