@@ -53,13 +53,15 @@ def read_case_table(path: Path | str) -> pandas.DataFrame:
 def groups_of(case_ids: Sequence[str], settings: SplitSettings, table: pandas.DataFrame | None) -> dict[str, str]:
     """Case -> group, by the column ``group`` or the expression ``group_pattern``; empty without either.
 
+    A column without a table is overridden by ready-made folds (``splits.file``); with one, leaks are looked for.
+
     Raises:
         DatasetError: a case has no group.
         SettingsError: both are set, the expression is none, or the column does not exist.
     """
     if settings.group is not None and settings.group_pattern is not None:
         raise SettingsError("splits: give either `group` (a column) or `group_pattern` (an expression), not both")
-    if settings.group is not None:
+    if settings.group is not None and not (table is None and settings.file is not None):
         groups = _column(case_ids, settings.group, table, "group")
         _require_all(case_ids, groups, f"have no value in column `{settings.group}` of the case table; fill it in")
         return groups
@@ -79,14 +81,23 @@ def groups_of(case_ids: Sequence[str], settings: SplitSettings, table: pandas.Da
 
 
 def strata_of(case_ids: Sequence[str], settings: SplitSettings, table: pandas.DataFrame | None) -> dict[str, str]:
-    """Case -> stratum, by the column ``stratify``; empty without it.
+    """Case -> stratum, by the column ``stratify``; empty without it, and without a table beside ready-made folds.
 
     Cases without a value are a stratum of their own. A numeric column with more than ten different values is cut at
     its quantiles into as many ranges as there are folds.
+
+    Raises:
+        DatasetError: no case has a value.
+        SettingsError: the column does not exist.
     """
-    if settings.stratify is None:
+    if settings.stratify is None or (table is None and settings.file is not None):
         return {}
     strata = _column(case_ids, settings.stratify, table, "stratify")
+    if not strata:
+        raise DatasetError(
+            f"splits: no case has a value in column `{settings.stratify}` of the case table; fill it in, and name the"
+            f" cases in the column `case` as their files are named, for example {case_ids[0]}"
+        )
     try:
         numbers = {case_id: float(value) for case_id, value in strata.items()}
     except ValueError:

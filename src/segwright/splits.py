@@ -60,7 +60,7 @@ def make_splits(
     table: pandas.DataFrame | None = None,
     duplicates: Mapping[str, str] | None = None,
     *,
-    only_all: bool = False,
+    may_lack_folds: bool = False,
 ) -> tuple[Fold, ...]:
     """All folds, then the fold ``all``.
 
@@ -70,10 +70,11 @@ def make_splits(
 
     Args:
         case_ids: training cases.
-        settings: folds, seed, group, group_pattern, stratify, file.
+        settings: folds, seed, group, group_pattern, stratify, file, which overrides the others (groups are
+            then only looked at for leaks).
         table: the case table (see :func:`read_case_table`), for ``group`` and ``stratify``.
         duplicates: case -> key shared by all cases with the same image; they stay together.
-        only_all: make the fold ``all`` alone, for datasets too small for cross-validation.
+        may_lack_folds: make the fold ``all`` alone where there are too few cases or groups for the others.
 
     Raises:
         DatasetError: fewer cases or groups than folds, cases without a group, a splits file that leaks.
@@ -83,12 +84,12 @@ def make_splits(
     if not ordered:
         raise DatasetError("there are no training cases to divide into folds")
     everything = Fold(ALL, tuple(ordered), tuple(ordered))
-    if only_all:
-        return (everything,)
     groups = groups_of(ordered, settings, table)
     members = _join(ordered, groups, duplicates or {})
     if settings.file is not None:
         return (*_folds_from_file(Path(settings.file), ordered, groups, duplicates or {}), everything)
+    if may_lack_folds and len(members) < settings.folds:
+        return (everything,)
     _require_enough(ordered, members, settings.folds)
     if len(members) == len(ordered) and settings.stratify is None:
         validation = _shuffled_folds(ordered, settings)
@@ -109,12 +110,12 @@ def split_dataset(
     output: Path,
     *,
     raw_folder: Path | None = None,
-    only_all: bool = False,
+    may_lack_folds: bool = False,
 ) -> tuple[Fold, ...]:
     """Read inspection's results, divide the cases, write ``output`` (see :func:`write_splits`): the rule ``split``.
 
     Copies of one image (checks.json) share a fold. With ``raw_folder``, a ``splits_final.json`` in it is used as v2
-    does, unless groups or strata are asked for.
+    does, with a warning, unless groups or strata are asked for.
 
     Raises:
         DatasetError, SettingsError: see :func:`make_splits` and :func:`read_case_table`.
@@ -127,9 +128,14 @@ def split_dataset(
         if settings.group or settings.group_pattern or settings.stratify:
             log.warning("%s is not used, because groups or strata are configured", raw_file)
         else:
+            log.warning(
+                "folds are read from %s, as nnU-Net v2 does, and not made by splits.folds (%d) and splits.seed (%d);"
+                " move the file away to change that, or name it in splits.file to say so",
+                raw_file, settings.folds, settings.seed,
+            )  # fmt: skip
             settings = replace(settings, file=str(raw_file))
-            log.info("folds are read from %s", raw_file)
-    folds = make_splits(records, settings, table, read_checks(checks_file).duplicate_of, only_all=only_all)
+    duplicates = read_checks(checks_file).duplicate_of
+    folds = make_splits(records, settings, table, duplicates, may_lack_folds=may_lack_folds)
     ordered = sorted(records)
     voxels = {case_id: record.label_voxels or {} for case_id, record in records.items()}
     write_splits(output, folds, voxels, groups_of(ordered, settings, table), strata_of(ordered, settings, table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_numbers_are_stratified_by_range(tmp_path: Path) -> None:
         assert [sum(5 * part <= ids.index(case) < 5 * part + 5 for case in fold.val) for part in range(5)] == [1] * 5
 
 
+def test_strata_that_no_case_has_are_refused(tmp_path: Path) -> None:
+    for rows in (dict.fromkeys(TEN, " "), {case.upper(): "north" for case in TEN}):
+        with pytest.raises(DatasetError, match=r"no case has a value in column `site` .* for example case_00"):
+            make_splits(TEN, SplitSettings(stratify="site"), _table(tmp_path, rows, "site"))
+    some = _table(tmp_path, {TEN[0]: "north"}, "site")
+    assert len(make_splits(TEN, SplitSettings(stratify="site"), some)) == 6
+
+
 def test_too_few_cases_say_what_to_do() -> None:
     with pytest.raises(DatasetError, match=r"3 training cases cannot be .* 5 folds; set `splits.folds: 3`.*folds: all"):
         make_splits(TEN[:3], SplitSettings())
@@ -103,7 +112,14 @@ def test_too_few_cases_say_what_to_do() -> None:
         make_splits(TEN[:1], SplitSettings())
     with pytest.raises(DatasetError, match=r"10 training cases in 1 group cannot"):
         make_splits(TEN, SplitSettings(group_pattern="case"))
-    assert make_splits(TEN[:1], SplitSettings(), only_all=True) == (Fold("all", ("case_00",), ("case_00",)),)
+
+
+def test_folds_that_nobody_must_have_are_made_where_there_are_cases_enough() -> None:
+    """A cascade trained on all cases needs them, and a dataset too small for them is fine without."""
+    assert make_splits(TEN, SplitSettings(), may_lack_folds=True) == make_splits(TEN, SplitSettings())
+    assert make_splits(TEN[:4], SplitSettings(), may_lack_folds=True) == (Fold("all", tuple(TEN[:4]), tuple(TEN[:4])),)
+    one_group = SplitSettings(group_pattern="case")
+    assert [fold.name for fold in make_splits(TEN, one_group, may_lack_folds=True)] == ["all"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +166,14 @@ def test_folds_from_a_file(tmp_path: Path) -> None:
     folds = make_splits(TEN, wanted)
     assert [fold.name for fold in folds] == ["0", "1", "all"]
     assert folds[1] == Fold("1", tuple(TEN[2:]), tuple(TEN[:2]))
+
+
+def test_a_file_overrides_columns_of_a_table_that_is_not_there(tmp_path: Path) -> None:
+    file = _write(tmp_path, [{"train": TEN[:5], "val": TEN[5:]}]).file
+    for wanted in (SplitSettings(group="patient"), SplitSettings(stratify="site")):
+        assert make_splits(TEN, replace(wanted, file=file))[0] == Fold("0", tuple(TEN[:5]), tuple(TEN[5:]))
+        with pytest.raises(SettingsError, match="no `case_table`"):
+            make_splits(TEN, wanted)
 
 
 def test_one_fold_of_a_file_for_a_preprocessed_store(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ rule split:
     params:
         version=STAGE_VERSION["splits"],
         splits=lambda wildcards: to_plain(SETTINGS.datasets[wildcards.dataset].splits),
-        only_all=lambda wildcards: EXPERIMENT.trains_on_all_cases_only(wildcards.dataset),
+        may_lack_folds=lambda wildcards: EXPERIMENT.trains_on_all_cases_only(wildcards.dataset),
         case_table=lambda wildcards: SETTINGS.datasets[wildcards.dataset].case_table,
     message:
         "Folds of {wildcards.dataset}"

@@ -17,7 +17,7 @@ def main(snakemake):
         snakemake.params.case_table,
         Path(snakemake.output.splits),
         raw_folder=Job(snakemake).dataset.folder,
-        only_all=snakemake.params.only_all,
+        may_lack_folds=snakemake.params.may_lack_folds,
     )
 
 

@@ -27,14 +27,23 @@ def option(default: Any, help_text: str, **limits: Any) -> Any:
 class SplitSettings:
     """How the training cases are divided into folds."""
 
-    folds: int = option(5, "number of cross-validation folds", minimum=2)
-    seed: int = option(12345, "seed of the split (12345 is nnU-Net's)", minimum=0)
+    folds: int = option(
+        5, "number of cross-validation folds (a splits_final.json in the dataset's folder overrides it)", minimum=2
+    )
+    seed: int = option(
+        12345, "seed of the split (12345 is nnU-Net's; such a splits_final.json overrides it)", minimum=0
+    )
     group: str | None = option(None, "column of the case table; cases of one group (patient, site) share a fold")
     group_pattern: str | None = option(
         None, "regular expression on the case id; its first group (or the whole match) is the group, e.g. '^(P\\d+)_'"
     )
     stratify: str | None = option(None, "column of the case table whose values are spread evenly over the folds")
-    file: str | None = option(None, "a splits_final.json with ready-made folds; overrides everything above", path=True)
+    file: str | None = option(
+        None,
+        "a splits_final.json with ready-made folds; overrides everything above. One in the dataset's folder "
+        "need not be named; it is used unless groups or strata are asked for",
+        path=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 STAGE_VERSION: dict[str, int] = {
     "inspection": 2,
-    "splits": 1,
+    "splits": 2,
     "planning": 1,
     "preprocessing": 2,
     "training": 4,

@@ -32,9 +32,18 @@ def test_copies_share_a_fold(raw: RawDataset) -> None:
         _split(raw, SplitSettings(folds=3))
 
 
-def test_splits_final_of_the_raw_folder_is_used_as_in_v2(raw: RawDataset) -> None:
+def test_splits_final_of_the_raw_folder_is_used_as_in_v2(raw: RawDataset, caplog: pytest.LogCaptureFixture) -> None:
     (raw.folder / "splits_final.json").write_text(json.dumps([{"train": ["a", "c"], "val": ["b"]}]))
-    output = _split(raw, SplitSettings())
+    output = _split(raw, SplitSettings(folds=3, seed=7))
     assert read_fold(output / "fold_0.json").val == ("b",) and not (output / "fold_1.json").exists()
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"folds are read from {raw.folder / 'splits_final.json'}" in told
+    assert "not made by splits.folds (3) and splits.seed (7)" in told
     output = _split(raw, SplitSettings(folds=3, group_pattern="."))  # asked for explicitly
     assert (output / "fold_2.json").exists()
+
+
+def test_a_splits_file_needs_no_case_table(raw: RawDataset) -> None:
+    (raw.folder / "mine.json").write_text(json.dumps([{"train": ["a", "c"], "val": ["b"]}]))
+    output = _split(raw, SplitSettings(file=str(raw.folder / "mine.json"), group="patient", stratify="site"))
+    assert read_fold(output / "fold_0.json").val == ("b",)
