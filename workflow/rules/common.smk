@@ -55,12 +55,22 @@ if not EXPERIMENT.datasets:
 
 SETTINGS = EXPERIMENT.settings
 EXECUTION = SETTINGS.execution
-RESULTS = SETTINGS.results
-D = Path(RESULTS) / "{dataset}" / "data"
-R = Path(RESULTS) / "{dataset}" / "{pipeline}"
-LOGS = Path(RESULTS) / "logs" / "{dataset}"
-BENCHMARKS = Path(RESULTS) / "benchmarks" / "{dataset}"
+RESULTS = Path(SETTINGS.results)
+D = RESULTS / "{dataset}" / "data"
+R = RESULTS / "{dataset}" / "{pipeline}"
+LOGS = RESULTS / "logs" / "{dataset}"
+BENCHMARKS = RESULTS / "benchmarks" / "{dataset}"
 CPU_ONLY = EXECUTION.device == "cpu"
+
+
+def data_folder(dataset):
+    """`D` of a dataset; Snakemake compares paths as text, so they are put together as the outputs of the rules are."""
+    return (RESULTS / dataset / "data").as_posix()
+
+
+def pipeline_folder(dataset, pipeline):
+    """`R` of a pipeline on a dataset."""
+    return (RESULTS / dataset / pipeline).as_posix()
 
 
 wildcard_constraints:

@@ -127,15 +127,20 @@ def _convert(value: Any, hint: Any, path: str, option: Field[Any]) -> Any:
         raise SettingsError(f"{path} is {_show(value)} but must be {allowed}") from None
     for number in converted if isinstance(converted, tuple) else (converted,):
         _check_limits(number, path, option)
-    return _in_home(converted) if option.metadata.get("path") else converted
+    return _plain_path(converted) if option.metadata.get("path") else converted
 
 
-def _in_home(paths: Any) -> Any:
-    """A path, or several, with ``~`` as the user's home; a folder named ``~`` is nothing anybody wants."""
+def _plain_path(paths: Any) -> Any:
+    """A path, or several, as everything that is made from it is spelt: without `./`, `//` or a last `/`.
+
+    ``~`` is the user's home; a folder named ``~`` is nothing anybody wants. An empty text stays one.
+    """
     if isinstance(paths, tuple):
-        return tuple(_in_home(path) for path in paths)
-    in_home = isinstance(paths, str) and paths.partition("/")[0] == "~"
-    return str(Path(paths).expanduser()) if in_home else paths
+        return tuple(_plain_path(path) for path in paths)
+    if not paths:
+        return paths
+    path = Path(paths)
+    return str(path.expanduser() if path.parts[:1] == ("~",) else path)
 
 
 def _mapping(value: Any, inner: Any, path: str, option: Field[Any]) -> dict[str, Any]:

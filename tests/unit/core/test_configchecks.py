@@ -95,3 +95,15 @@ def test_home_folder_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.results == "/home/me/out" and settings.plugins == ("/home/me/a.py", "b~.py")
     assert settings.datasets["A"].path == "/home/me/A" and settings.report.title == "~/"
     assert load_settings({"results": "~other/out"}).results == "~other/out"
+
+
+@pytest.mark.parametrize("spelling", ["out/x/", "./out/x", "out//x", "out/./x", ".//out/x/."])
+def test_one_path_has_one_spelling(spelling: str) -> None:
+    """Snakemake compares paths as text."""
+    dataset = {"path": "a", "case_table": spelling, "splits": {"file": spelling}}
+    settings = load_settings({"results": spelling, "plugins": [spelling], "datasets": {"A": dataset}})
+    assert settings.results == "out/x" and settings.plugins == ("out/x",)
+    assert settings.datasets["A"].case_table == settings.datasets["A"].splits.file == "out/x"
+    assert load_settings({"results": "./"}).results == "."
+    with pytest.raises(SettingsError, match=r"datasets\.A\.path is missing"):
+        load_settings({"datasets": {"A": {"path": ""}}})
