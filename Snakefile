@@ -55,41 +55,57 @@ rule all:
     input:
         everywhere(R / "model.zip"),
         everywhere(R / "report.html"),
-        final_predictions,
-        everything_they_rest_on,
+        everywhere(R / "final/manifest.json", WITH_TESTS),
+        every(ready_to_plan),
+        every(trained),
+        every(evaluated),
+        every(predicted),
 
 
 rule inspect_all:
     input:
-        on_datasets(D / "valid.json"),
-        on_datasets(D / "dataset_fingerprint.json"),
+        every(inspected),
 
 
 rule plan_all:
     input:
         everywhere(R / "plan"),
+        every(ready_to_plan),
 
 
 rule preprocess_all:
     input:
-        preprocessed_indices,
+        every(ready_to_plan),
+        every(preprocessed),
 
 
 rule train_all:
     input:
-        trained_models,
+        every(ready_to_plan),
+        every(trained),
 
 
 rule evaluate_all:
     input:
         everywhere(R / "selection"),
+        every(ready_to_plan),
+        every(trained),
+        every(evaluated),
 
 
 rule predict_all:
     input:
-        final_predictions,
+        everywhere(R / "final/manifest.json", WITH_TESTS),
+        every(ready_to_plan, WITH_TESTS),
+        every(trained, WITH_TESTS),
+        every(evaluated, WITH_TESTS),
+        every(predicted, WITH_TESTS),
 
 
 rule report_all:
     input:
         everywhere(R / "report.html"),
+        every(ready_to_plan),
+        every(trained),
+        every(evaluated),
+        every(predicted),

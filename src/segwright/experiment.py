@@ -6,6 +6,8 @@ input functions are thin calls of these, so that they can be tested without Snak
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,36 +54,60 @@ class PlannedConfiguration:
 
 
 @dataclass(frozen=True)
+class ReadyFolds:
+    """A splits file that somebody made: where it lies, and the validation cases of each fold."""
+
+    path: Path
+    validation: tuple[frozenset[str], ...]
+
+    def require_disjoint(self, folds: Iterable[str]) -> None:
+        """Refuse folds by which a case would be scored twice: summaries count each case once.
+
+        Raises:
+            DatasetError: names a case and its folds.
+        """
+        first: dict[str, str] = {}
+        for fold in folds:
+            for case_id in sorted(self.validation[int(fold)]):
+                if first.setdefault(case_id, fold) != fold:
+                    raise DatasetError(
+                        f"{self.path}: case {brief(case_id)} is in the validation of fold {first[case_id]} and of fold"
+                        f" {fold}, so it would be scored twice; correct the file, or train folds that share no"
+                        " validation case: training.folds"
+                    )
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A configuration file with the listing of its datasets.
 
     Attributes:
-        fold_counts: number of folds of the datasets whose folds come from a ready-made file.
+        ready_folds: of the datasets whose folds come from a ready-made file.
     """
 
     settings: Settings
     datasets: Mapping[str, Dataset]
-    fold_counts: Mapping[str, int] = field(default_factory=dict)
+    ready_folds: Mapping[str, ReadyFolds] = field(default_factory=dict)
 
     @staticmethod
     def load(config: Mapping[str, Any]) -> Experiment:
         """Check the configuration and list every dataset once.
 
         Raises:
-            SettingsError: an option is wrong. DatasetError: a dataset folder or its dataset.json is.
+            SettingsError: an option is wrong. DatasetError: a dataset folder, its dataset.json or its splits file is.
         """
         settings = load_settings(config)
         require_what_is_named(settings)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
         for listed in datasets.values():
             _require_plain_paths(listed)
-        counts = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
-        experiment = Experiment(
-            settings, datasets, {name: count for name, count in counts.items() if count is not None}
-        )
+        ready = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
+        experiment = Experiment(settings, datasets, {name: folds for name, folds in ready.items() if folds is not None})
         for dataset in datasets:
             for pipeline in experiment.pipelines:
-                experiment.requested_folds(dataset, pipeline)
+                folds = experiment.requested_folds(dataset, pipeline)
+                if dataset in experiment.ready_folds and folds != [ALL]:
+                    experiment.ready_folds[dataset].require_disjoint(folds)
         return experiment
 
     @property
@@ -140,7 +166,8 @@ class Experiment:
 
     def planned_folds(self, dataset: str) -> list[str]:
         """Every fold of the split, whichever are trained."""
-        count = self.fold_counts.get(dataset, self.settings.datasets[dataset].splits.folds)
+        ready = self.ready_folds.get(dataset)
+        count = self.settings.datasets[dataset].splits.folds if ready is None else len(ready.validation)
         return [str(fold) for fold in range(count)]
 
     def requested_folds(self, dataset: str, pipeline: str) -> list[str]:
@@ -157,13 +184,14 @@ class Experiment:
             return [ALL]
         unknown = [fold for fold in wanted if str(fold) not in planned]
         if unknown or not wanted:
+            source = f" ({self.ready_folds[dataset].path})" if dataset in self.ready_folds else ""
             raise SettingsError(
-                f"training.folds: {list(wanted)} for dataset {dataset}, which has folds 0 to {len(planned) - 1}"
+                f"training.folds: {list(wanted)} for dataset {dataset}, which has folds 0 to {len(planned) - 1}{source}"
             )
         return [str(fold) for fold in sorted(set(wanted))]
 
     def trains_on_all_cases_only(self, dataset: str) -> bool:
-        """No pipeline cross-validates, so a dataset with fewer cases than folds is fine."""
+        """No pipeline cross-validates: fewer cases than folds are fine, as long as no cascade needs the folds."""
         return all(self.requested_folds(dataset, pipeline) == [ALL] for pipeline in self.pipelines)
 
     # configurations, once the plan exists
@@ -192,6 +220,54 @@ class Experiment:
         if problems := [problem for name in needed if (problem := plan[name].problem)]:
             raise PlansError("\n".join(problems))
         return candidates
+
+    def require_what_predicts(self, dataset: str, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> None:
+        """The wanted configurations can be trained, and ``prediction.configuration`` is one of them or an ensemble.
+
+        Raises:
+            SettingsError, PlansError: it is not, or see :meth:`requested_configurations`.
+        """
+        candidates = self.requested_configurations(pipeline, plan)
+        candidates += ["+".join(pair) for pair in self.ensembles(dataset, pipeline, plan)]
+        wanted = self.pipeline(pipeline).prediction.configuration
+        if wanted is not None and wanted not in candidates:
+            raise SettingsError(
+                f"dataset {dataset}, pipeline {pipeline}: prediction.configuration is {wanted}, but the candidates are"
+                f" {', '.join(candidates)}; choose one of these, or add it to training.configurations"
+            )
+
+    def require_held_out_cases(
+        self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration], splits: Path
+    ) -> None:
+        """A cascade learns from label maps of cases its previous stage had not seen, so it needs one of every case.
+
+        Args:
+            configuration: one that is to be trained; nothing is asked of it unless a candidate cascade builds on it.
+            splits: the folder that the rule ``split`` made.
+
+        Raises:
+            SettingsError: there are no folds, or some case is in the validation of none of them, or of several.
+            DamagedFileError: the folder holds no split.
+        """
+        candidates = self.requested_configurations(pipeline, plan)
+        cascades = [name for name in candidates if configuration in previous_stages(name, plan)]
+        if not cascades:
+            return
+        folds = _read_split(splits)
+        held_out = Counter(case_id for name, (_, val) in folds.items() if name != ALL for case_id in val)
+        used = {case_id for name in self.requested_folds(dataset, pipeline) for part in folds[name] for case_id in part}
+        wrong = [case_id for case_id in sorted(used | held_out.keys()) if held_out[case_id] != 1]
+        if not wrong:
+            return
+        problem = f"{len(wrong)} cases are not, for example {brief(wrong[0])} (in {held_out[wrong[0]]})"
+        if not held_out:
+            problem = f"the cases or their groups are too few for {len(self.planned_folds(dataset))} folds"
+        others = [name for name in plan if name not in cascades]
+        raise SettingsError(
+            f"dataset {dataset}: {', '.join(cascades)} learns from what {configuration} predicts for cases it was not"
+            f" trained on, so each case must be in the validation of exactly one fold; {problem}. Leave it out of"
+            f" training.configurations (planned besides: {', '.join(others)}), or change datasets.{dataset}.splits"
+        )
 
     def folds_to_train(
         self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration]
@@ -234,8 +310,8 @@ class Experiment:
         return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
 
 
-def folds_in_file(splits: SplitSettings, dataset: Dataset) -> int | None:
-    """How many folds a ready-made file has: the configured one, or v2's splits_final.json in the dataset's folder.
+def folds_in_file(splits: SplitSettings, dataset: Dataset) -> ReadyFolds | None:
+    """The folds of a ready-made file: the configured one, or v2's splits_final.json in the dataset's folder.
 
     None where the folds are made here, or where the file is of no use (making the split then says what is wrong).
     Folds must be known before the graph is built; a small file is read for it.
@@ -247,7 +323,26 @@ def folds_in_file(splits: SplitSettings, dataset: Dataset) -> int | None:
     if splits.file is None and (splits.group or splits.group_pattern or splits.stratify or not path.is_file()):
         return None
     content = read_json(path)
-    return len(content) if isinstance(content, list) and content else None
+    if not isinstance(content, list) or not content:
+        return None
+    return ReadyFolds(path, tuple(_validation_cases(entry) for entry in content))
+
+
+def _validation_cases(entry: Any) -> frozenset[str]:
+    """What a fold of a splits file validates; nothing where it is no fold."""
+    listed = entry.get("val") if isinstance(entry, dict) else None
+    return frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
+
+
+def _read_split(folder: Path) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """The training and the validation cases of every fold of a split, ``all`` among them."""
+    path = folder / "splits.json"
+    numbered, everything = read_json(path, DELETE_FOLDER), read_json(folder / "fold_all.json", DELETE_FOLDER)
+    try:
+        folds = {ALL: everything, **{str(fold): entry for fold, entry in enumerate(numbered)}}
+        return {name: (frozenset(entry["train"]), frozenset(entry["val"])) for name, entry in folds.items()}
+    except MALFORMED as problem:
+        raise DamagedFileError(path, f"not a list of folds ({brief(repr(problem))})", DELETE_FOLDER) from problem
 
 
 def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
@@ -322,12 +417,9 @@ def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> i
 
 
 def _files(cases: Iterable[Case]) -> list[str]:
-    files: list[str] = []
-    for case in cases:
-        files.extend(str(path) for path in case.image_files)
-        if case.label_file is not None:
-            files.append(str(case.label_file))
-    return files
+    """The files of the cases, without those that are not there: inspection tells of them, all problems at once."""
+    named = [path for case in cases for path in (*case.image_files, case.label_file) if path is not None]
+    return [str(path) for path in named if os.path.isfile(path)]  # noqa: PTH113 - no error where it may not look
 
 
 def _require_plain_paths(dataset: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
-from segwright.core.files import write_bytes, write_json
+from segwright.core.files import read_json, write_bytes, write_json
 from segwright.core.settings import ExecutionSettings
 from segwright.experiment import (
     Experiment,
@@ -87,6 +88,20 @@ def test_files_of_a_batch_are_its_images_and_labels(load: Load, raw: Path) -> No
     assert [len(case) for case in experiment.test_case_files(NAME, "batch_0")] == [2] * 3
 
 
+def test_files_that_are_not_there_are_left_to_the_inspection(load: Load, raw: Path) -> None:
+    (raw / "imagesTr" / "c7_0000.nii.gz").symlink_to(raw / "nowhere.nii.gz")
+    (raw / "imagesTs" / "t9_0000.nii.gz").mkdir()
+    experiment = load({"batches": 1})
+    assert "c7" in experiment.training_cases(NAME, "batch_0") and "t9" in experiment.test_cases(NAME, "batch_0")
+    assert len(experiment.training_files(NAME, "batch_0")) == 7 * 2 + 6
+    assert len(experiment.test_files(NAME, "batch_0")) == 3 * 2
+    facts = read_json(raw / "dataset.json")
+    listed = {"a": {"images": ["imagesTr/c0_0000.nii.gz", "gone.nii.gz"], "label": "labelsTr/c0.nii.gz"}}
+    write_json(raw / "dataset.json", {**facts, "dataset": listed})
+    files = [str(raw / "imagesTr" / "c0_0000.nii.gz"), str(raw / "labelsTr" / "c0.nii.gz")]
+    assert load({"batches": 1}).training_files(NAME, "batch_0") == files
+
+
 def test_a_dataset_without_test_images(load: Load, raw: Path) -> None:
     for path in (raw / "imagesTs").iterdir():
         path.unlink()
@@ -126,12 +141,12 @@ def test_one_pipeline_that_cross_validates_needs_all_folds(load: Load) -> None:
 
 
 def test_ready_made_folds_say_how_many_there_are(load: Load, raw: Path, tmp_path: Path) -> None:
-    fold = {"train": ["c0"], "val": ["c1"]}
-    write_json(tmp_path / "mine.json", [fold] * 2)
+    folds = [{"train": ["c0"], "val": [f"c{k}"]} for k in range(1, 5)]
+    write_json(tmp_path / "mine.json", folds[:2])
     assert load({"splits": {"file": str(tmp_path / "mine.json")}}).planned_folds(NAME) == ["0", "1"]
-    with pytest.raises(SettingsError, match="folds 0 to 1"):
+    with pytest.raises(SettingsError, match=r"folds 0 to 1 \(.*mine\.json\)"):
         load({"splits": {"file": str(tmp_path / "mine.json")}}, training={"folds": [4]})
-    write_json(raw / "splits_final.json", [fold] * 4)  # as nnU-Net v2 finds it
+    write_json(raw / "splits_final.json", folds)  # as nnU-Net v2 finds it
     assert len(load().planned_folds(NAME)) == 4
     assert len(load({"splits": {"file": str(tmp_path / "mine.json")}}).planned_folds(NAME)) == 2
     assert len(load({"splits": {"group_pattern": "c"}}).planned_folds(NAME)) == 5  # then it is not used
@@ -139,6 +154,17 @@ def test_ready_made_folds_say_how_many_there_are(load: Load, raw: Path, tmp_path
     assert len(load().planned_folds(NAME)) == 5  # making the split says what is wrong with it
     with pytest.raises(DamagedFileError, match=r"nowhere\.json: the file does not exist"):
         load({"splits": {"file": "nowhere.json"}})
+
+
+def test_cases_that_two_trained_folds_validate_are_refused_at_once(load: Load, raw: Path) -> None:
+    folds = [{"train": ["c0"], "val": val} for val in (["c1", "c2"], ["c3"], ["c4", "c2"])]
+    write_json(raw / "splits_final.json", folds)
+    with pytest.raises(DatasetError, match=r"splits_final\.json: case c2 is in the validation of fold 0 and of fold 2"):
+        load()
+    with pytest.raises(DatasetError, match=r"training\.folds"):
+        load(training={"folds": [0, 1]}, pipelines={"more": {"training": {"folds": [2, 0]}}})
+    for chosen in ([0, 1], [1, 2], "all"):
+        assert load(training={"folds": chosen}).planned_folds(NAME) == ["0", "1", "2"]
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------
@@ -164,6 +190,24 @@ def test_a_misspelt_configuration_is_a_mistake(load: Load) -> None:
         experiment.requested_configurations("default", PLAN)
 
 
+def test_what_predicts_must_be_trained(load: Load) -> None:
+    def require(chosen: str | None, **training: Any) -> None:
+        experiment = load(training=training, prediction={"configuration": chosen})
+        experiment.require_what_predicts(NAME, "default", PLAN)
+
+    for chosen in (None, "2d", "3d_cascade_fullres", "2d+3d_fullres"):
+        require(chosen)
+    refused = "dataset Dataset001_X, pipeline default: prediction.configuration is %s, but the candidates are %s;"
+    with pytest.raises(SettingsError, match=refused % ("3d_fulres", "2d, 3d_lowres, .*")):
+        require("3d_fulres")
+    with pytest.raises(SettingsError, match=refused % ("2d", "3d_fullres")):
+        require("2d", configurations=["3d_fullres"])
+    with pytest.raises(SettingsError, match=re.escape(refused % ("2d+3d_fullres", ", ".join(FOUR)))):
+        require("2d+3d_fullres", folds="all")  # without validation no ensemble is scored
+    with pytest.raises(SettingsError, match="names 4d"):
+        require(None, configurations=["4d"])
+
+
 def test_what_cannot_be_trained_is_refused_only_where_it_is_needed(load: Load) -> None:
     plan = {**PLAN, "3d_lowres": replace(PLAN["3d_lowres"], problem="too small")}
     others = load(training={"configurations": ["2d", "3d_fullres"]})
@@ -185,6 +229,53 @@ def test_a_cascade_on_all_cases_keeps_the_folds_of_its_previous_stage(load: Load
     assert experiment.folds_to_train(NAME, "default", "3d_cascade_fullres", PLAN) == ["all"]
     only = load({"splits": {"folds": 3}}, training={"folds": "all", "configurations": ["3d_cascade_fullres"]})
     assert only.folds_to_train(NAME, "default", "3d_lowres", PLAN) == ["0", "1", "2"]
+
+
+def write_split(folder: Path, *validations: str, unused: str = "") -> Path:
+    """A split of cases named by single letters: what each fold validates; all others but `unused` train."""
+    cases = sorted({case for validation in validations for case in validation} | set(unused) | set("abcd"))
+    folds = [
+        {"train": [case for case in cases if case not in {*validation, *unused}], "val": list(validation)}
+        for validation in validations
+    ]
+    write_json(folder / "splits.json", folds)
+    write_json(folder / "fold_all.json", {"fold": "all", "train": cases, "val": cases})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folds", "validations", "unused", "problem"),
+    [
+        (None, ("ab", "cd"), "", None),
+        ("all", ("ab", "cd"), "", None),
+        (None, ("ab", "c"), "d", None),  # no cascade meets a case that is in no fold
+        ("all", ("ab", "c"), "d", r"1 cases are not, for example d \(in 0\)"),
+        (None, ("a", "c"), "", r"2 cases are not, for example b \(in 0\)"),
+        ([0], ("ab", "bc", "d"), "", r"1 cases are not, for example b \(in 2\)"),
+        ("all", (), "", "the cases or their groups are too few for 3 folds"),
+    ],
+)
+def test_a_cascade_needs_every_case_held_out_once(
+    load: Load, tmp_path: Path, folds: Any, validations: tuple[str, ...], unused: str, problem: str | None
+) -> None:
+    experiment = load({"splits": {"folds": len(validations) or 3}}, training={"folds": folds})
+    split = write_split(tmp_path / "splits", *validations, unused=unused)
+    for name in ("2d", "3d_fullres", "3d_cascade_fullres"):
+        experiment.require_held_out_cases(NAME, "default", name, PLAN, split)
+    if problem is None:
+        experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
+        return
+    with pytest.raises(SettingsError, match=problem) as caught:
+        experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
+    assert "training.configurations (planned besides: 2d, 3d_lowres, 3d_fullres)" in str(caught.value)
+    without = load(training={"folds": folds, "configurations": ["2d", "3d_lowres"]})
+    without.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
+
+
+def test_an_altered_split_is_named(load: Load, tmp_path: Path) -> None:
+    write_json(write_split(tmp_path, "ab", "cd") / "splits.json", [{"train": ["a"]}])
+    with pytest.raises(DamagedFileError, match=r"splits\.json: not a list of folds .*; delete the folder it lies in"):
+        load().require_held_out_cases(NAME, "default", "3d_lowres", PLAN, tmp_path)
 
 
 def test_cascades_are_recognised_by_previous_stage_not_by_name() -> None:

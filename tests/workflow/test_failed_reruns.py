@@ -25,8 +25,8 @@ def test_failed_jobs_are_tried_again_although_older_products_are_there(tmp_path:
     assert not project.must_run(cores=2).jobs
 
     project.config["defaults"]["training"]["class_weights"] = [1.0]  # for three outputs: the training refuses
-    for _ in range(2):
-        failed = project.run(cores=2)
+    for target in ("all", "all", "evaluate_all", "predict_all", "report_all"):
+        failed = project.run(target, cores=2)
         assert failed.exit_code == 1 and "class_weights" in failed.output, failed.output[-3000:]
     del project.config["defaults"]["training"]["class_weights"]
     assert project.must_run(cores=2).jobs["train_fold"] == 1
@@ -35,11 +35,10 @@ def test_failed_jobs_are_tried_again_although_older_products_are_there(tmp_path:
     image = data / "imagesTr" / "phantom_000_0000.nii.gz"
     whole = image.read_bytes()
     image.write_bytes(whole[:2000])
-    for _ in range(2):
-        failed = project.run(cores=2)
-        assert failed.exit_code == 1 and "phantom_000" in failed.output and not failed.jobs["plan"], failed.output[
-            -3000:
-        ]
+    for target in ("all", "all", "plan_all", "preprocess_all", "train_all"):
+        failed = project.run(target, cores=2)
+        assert failed.exit_code == 1 and not failed.jobs["plan"], failed.output[-3000:]
+        assert "phantom_000" in failed.output, failed.output[-3000:]
     image.write_bytes(whole)
     mended = project.must_run(cores=2).jobs
     assert mended["require_valid_dataset"] == 1 and mended["train_fold"] == 0

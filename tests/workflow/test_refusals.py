@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +34,7 @@ def planned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def config(data: Path, **changes: object) -> dict[str, object]:
+def config(data: Path, **changes: Any) -> dict[str, Any]:
     dataset = {"path": str(data), "splits": {"folds": 2}, "batches": 1}
     return {"datasets": {NAME: dataset}, "defaults": TINY, "execution": {"device": "cpu"}, **changes}
 
@@ -113,3 +116,41 @@ def test_configurations_nobody_planned(planned: Project) -> None:
     assert_refused(
         run, r"training.configurations names 3d_full, which the plans do not have \(planned: 2d, 3d_fullres\)"
     )
+
+
+def test_what_nobody_trains_cannot_predict(planned: Project) -> None:
+    project = Project(planned.folder, {**planned.config, "defaults": {**TINY, "prediction": {"configuration": "3d"}}})
+    assert_refused(project.run("train_all"), r"prediction.configuration is 3d, but the candidates are 2d, 3d_fullres, ")
+
+
+@pytest.mark.parametrize(("folder", "spelling"), [(".", ".//results/"), ("results", ".")])
+def test_results_may_be_spelt_as_one_likes(planned: Project, folder: str, spelling: str) -> None:
+    project = Project(planned.folder / folder, {**planned.config, "results": spelling})
+    run = project.must_run("all", options=("--dry-run",))
+    planned_jobs = dict(re.findall(r"^(\w+) +(\d+)$", run.output, re.MULTILINE))
+    assert planned_jobs["train_fold"] == "4" and "plan" not in planned_jobs, run.output[-3000:]
+
+
+def test_dangling_links_are_told_by_the_inspection(data: Path, tmp_path: Path) -> None:
+    raw = tmp_path / NAME
+    shutil.copytree(data, raw)
+    image = raw / "imagesTr" / "phantom_001_0000.nii.gz"
+    image.unlink()
+    image.symlink_to(tmp_path / "moved.nii.gz")
+    run = Project(tmp_path / "work", config(raw)).run("inspect_all")
+    assert run.exit_code == 1 and run.jobs == Counter(inspect_batch=1, collect_checks=1)
+    assert "imagesTr/phantom_001_0000.nii.gz" in run.output and "MissingInput" not in run.output
+
+
+def test_cascades_without_folds_are_refused_before_any_training(tmp_path: Path) -> None:
+    raw = tmp_path / NAME
+    make_phantom("large", 2, seed=1, output=raw, test_cases=0)
+    planning = {**TINY["planning"], "gpu_memory_gb": 0.02}
+    defaults = {**TINY, "planning": planning, "training": {**TINY["training"], "folds": "all"}}
+    settings = config(raw, defaults=defaults)
+    settings["datasets"][NAME]["splits"]["folds"] = 3
+    run = Project(tmp_path / "work", settings).run("train_all")
+    assert run.exit_code == 1 and run.jobs["plan"] == 1 and not run.jobs["preprocess_batch"]
+    told = "3d_cascade_fullres learns from what 3d_lowres predicts .* too few for 3 folds"
+    assert len(re.findall(told, run.output)) == 1, run.output[-3000:]
+    assert "MissingInput" not in run.output and "Traceback" not in run.output

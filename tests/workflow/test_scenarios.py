@@ -133,6 +133,20 @@ def test_training_on_all_cases(phantom_project: Make) -> None:
     assert_complete(project, {0, 1, 2})
 
 
+def test_cascade_on_all_cases(phantom_project: Make) -> None:
+    """Its previous stage is trained in folds all the same: the cascade learns from out-of-fold label maps."""
+    project = phantom_project(
+        "large",
+        planning={"max_patch_size": 32, "gpu_memory_gb": 0.02},
+        training={"configurations": ["3d_cascade_fullres"], "folds": "all"},
+    )
+    run = project.must_run(cores=2)
+    assert run.jobs["train_fold"] == 3 and run.jobs["predict_fold"] == 2
+    assert (results(project) / "3d_cascade_fullres" / "fold_all" / "model.safetensors").is_file()
+    assert (results(project) / "model" / "3d_lowres").is_dir()
+    assert_complete(project, set(range(10)))
+
+
 def test_without_test_images_the_workflow_ends_at_model_and_report(phantom_project: Make) -> None:
     project = phantom_project("plain", **one_configuration("2d"))
     raw = Path(project.config["datasets"][NAME]["path"])

@@ -4,45 +4,69 @@
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------
+#
+# A job that fails loses its outputs, and Snakemake does not miss them: the older products made from their predecessors
+# would be called up to date. So every target asks by name for what stands between the raw images and its products.
 
 
-def on_datasets(path):
-    """One path for every dataset."""
-    return expand(path, dataset=EXPERIMENT.datasets)
+WITH_TESTS = [name for name, dataset in EXPERIMENT.datasets.items() if dataset.test]
 
 
-def everywhere(path):
+def everywhere(path, datasets=EXPERIMENT.datasets):
     """One path for every dataset and pipeline."""
-    return expand(path, dataset=EXPERIMENT.datasets, pipeline=EXPERIMENT.pipelines)
+    return expand(path, dataset=datasets, pipeline=EXPERIMENT.pipelines)
 
 
-def final_predictions(wildcards):
-    """The final manifest of every dataset that has test images."""
-    with_tests = [name for name, dataset in EXPERIMENT.datasets.items() if dataset.test]
-    return expand(R / "final/manifest.json", dataset=with_tests, pipeline=EXPERIMENT.pipelines)
+def every(products, datasets=EXPERIMENT.datasets):
+    """Input function: what `products` lists for every dataset and pipeline."""
+
+    def paths(wildcards):
+        listed = [products(dataset, pipeline) for dataset in datasets for pipeline in EXPERIMENT.pipelines]
+        return list(dict.fromkeys(path for some in listed for path in some))
+
+    return paths
 
 
-def trained_models(wildcards):
-    """Every model that any pipeline trains."""
-    return [
-        model
-        for dataset in EXPERIMENT.datasets
-        for pipeline in EXPERIMENT.pipelines
-        for configuration in plan_of(dataset, pipeline)
-        for model in fold_files(dataset, pipeline, configuration, "model.safetensors")
-    ]
+def inspected(dataset, pipeline):
+    """What inspection makes of a dataset."""
+    data = data_folder(dataset)
+    batches = [f"{data}/inspection/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
+    return [*batches, f"{data}/checks.json", f"{data}/valid.json", f"{data}/dataset_fingerprint.json"]
 
 
-def preprocessed_indices(wildcards):
-    """The index of every store that any trained configuration reads."""
-    indices = set()
-    for dataset in EXPERIMENT.datasets:
-        for pipeline in EXPERIMENT.pipelines:
-            plan = plan_of(dataset, pipeline)
-            for configuration in plan:
-                if EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan):
-                    indices.add(index_of(dataset, plan[configuration].data_id))
-    return sorted(indices)
+def ready_to_plan(dataset, pipeline):
+    """What plans are made from."""
+    return [*inspected(dataset, pipeline), f"{data_folder(dataset)}/splits"]
+
+
+def preprocessed(dataset, pipeline):
+    """The store of every trained configuration, with its batches."""
+    plan = plan_of(dataset, pipeline)
+    needed = [plan[name] for name in plan if EXPERIMENT.folds_to_train(dataset, pipeline, name, plan)]
+    indices = [index_of(dataset, planned.data_id) for planned in needed]
+    return [path for index in indices for path in (index, *batches_of(dataset, index))]
+
+
+def trained(dataset, pipeline):
+    """Every model, and the batches it learned from; a store that was deleted as a whole is not made again."""
+    paths = []
+    for name, planned in plan_of(dataset, pipeline).items():
+        paths += fold_files(dataset, pipeline, name, "model.safetensors")
+        index = index_of(dataset, planned.data_id)
+        if Path(index).is_file():
+            paths += batches_of(dataset, index)
+    return paths
+
+
+def evaluated(dataset, pipeline):
+    """What the selection is made from: summaries and the validations they count."""
+    paths = []
+    for summary in candidate_summaries(SimpleNamespace(dataset=dataset, pipeline=pipeline)):
+        paths.append(summary)
+        if Path(summary).parent.name == "crossval":
+            folds = EXPERIMENT.requested_folds(dataset, pipeline)
+            paths += fold_files(dataset, pipeline, candidate_of(summary), "validation.json", folds)
+    return paths
 
 
 # --- the plan and what it decides --------------------------------------------------------------------------------------
@@ -54,16 +78,16 @@ def plan_folder(dataset, pipeline):
     A job that a scheduler started is a Snakemake of its own that knows no other job: what it needs is there.
     """
     if workflow.remote_exec:
-        return f"{RESULTS}/{dataset}/{pipeline}/plan"
+        return f"{pipeline_folder(dataset, pipeline)}/plan"
     return checkpoints.plan.get(dataset=dataset, pipeline=pipeline).output.plan
 
 
 def plan_of(dataset, pipeline):
-    """The planned configurations; asks for the plan first."""
+    """The planned configurations, if they serve what is wanted; asks for the plan first."""
     folder = plan_folder(dataset, pipeline)
     with one_message():
         plan = read_configurations(folder)
-        EXPERIMENT.requested_configurations(pipeline, plan)
+        EXPERIMENT.require_what_predicts(dataset, pipeline, plan)
     return plan
 
 
@@ -113,7 +137,12 @@ def preprocess_slice(wildcards):
 
 
 def index_of(dataset, data_id):
-    return f"{RESULTS}/{dataset}/data/preprocessed/{data_id}/index.json"
+    return f"{data_folder(dataset)}/preprocessed/{data_id}/index.json"
+
+
+def batches_of(dataset, index):
+    """The files of the batches beside an index."""
+    return [f"{Path(index).parent}/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
 
 
 def own_index(wildcards):
@@ -142,7 +171,8 @@ def previous_stage_maps(wildcards):
     """For a cascade: the label maps its previous stage made for it; else nothing."""
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     previous = plan[wildcards.configuration].previous_stage
-    return [] if previous is None else f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{previous}/next_stage.json"
+    root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
+    return [] if previous is None else f"{root}/{previous}/next_stage.json"
 
 
 # --- folds and candidates ----------------------------------------------------------------------------------------------
@@ -152,7 +182,7 @@ def fold_files(dataset, pipeline, configuration, name, folds=None):
     """One file of every fold of a configuration."""
     if folds is None:
         folds = EXPERIMENT.folds_to_train(dataset, pipeline, configuration, plan_of(dataset, pipeline))
-    return [f"{RESULTS}/{dataset}/{pipeline}/{configuration}/fold_{fold}/{name}" for fold in folds]
+    return [f"{pipeline_folder(dataset, pipeline)}/{configuration}/fold_{fold}/{name}" for fold in folds]
 
 
 def requested_fold_files(name):
@@ -180,7 +210,7 @@ def every_planned_fold(name):
 def candidate_summaries(wildcards):
     """Cross-validation summaries of all candidates: single configurations in plans order, then pairs."""
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    root = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}"
+    root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
     if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
         return []
     singles = EXPERIMENT.requested_configurations(wildcards.pipeline, plan)
@@ -194,15 +224,20 @@ def needs_probabilities(wildcards):
     """Whether any ensemble with this configuration is scored. What is kept already does no harm: no reason to run."""
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     pairs = EXPERIMENT.ensembles(wildcards.dataset, wildcards.pipeline, plan)
-    fold = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/{wildcards.configuration}/fold_{wildcards.fold}"
-    kept = keeps_probabilities(Path(fold) / "probabilities.json")
+    root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
+    kept = keeps_probabilities(Path(f"{root}/{wildcards.configuration}/fold_{wildcards.fold}/probabilities.json"))
     return kept or any(wildcards.configuration in pair for pair in pairs)
 
 
 def fold_split(wildcards):
     """Training and validation cases of a fold; the split is an ancestor of every plan."""
-    plan_of(wildcards.dataset, wildcards.pipeline)
-    return f"{RESULTS}/{wildcards.dataset}/data/splits/fold_{wildcards.fold}.json"
+    plan = plan_of(wildcards.dataset, wildcards.pipeline)
+    splits = f"{data_folder(wildcards.dataset)}/splits"
+    with one_message():
+        EXPERIMENT.require_held_out_cases(
+            wildcards.dataset, wildcards.pipeline, wildcards.configuration, plan, Path(splits)
+        )
+    return f"{splits}/fold_{wildcards.fold}.json"
 
 
 def ensemble_member(position, name):
