@@ -51,10 +51,9 @@ def trained(dataset, pipeline):
     """Every model, and the batches it learned from; a store that was deleted as a whole is not made again."""
     paths = []
     for name, planned in plan_of(dataset, pipeline).items():
-        paths += fold_files(dataset, pipeline, name, "model.safetensors")
+        models = fold_files(dataset, pipeline, name, "model.safetensors")
         index = index_of(dataset, planned.data_id)
-        if Path(index).is_file():
-            paths += batches_of(dataset, index)
+        paths += [*models, *(batches_of(dataset, index) if models and Path(index).is_file() else [])]
     return paths
 
 
