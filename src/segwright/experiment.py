@@ -25,11 +25,11 @@ from segwright.core.settings import (
     ExecutionSettings,
     PipelineSettings,
     Settings,
-    SplitSettings,
     TrainingSettings,
     to_plain,
 )
 from segwright.inspection.names import PLACEHOLDER
+from segwright.ready_folds import ReadyFolds, folds_in_file
 
 ALL = "all"
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
@@ -51,30 +51,6 @@ class PlannedConfiguration:
     previous_stage: str | None
     next_stages: tuple[str, ...]
     problem: str | None = None
-
-
-@dataclass(frozen=True)
-class ReadyFolds:
-    """A splits file that somebody made: where it lies, and the validation cases of each fold."""
-
-    path: Path
-    validation: tuple[frozenset[str], ...]
-
-    def require_disjoint(self, folds: Iterable[str]) -> None:
-        """Refuse folds by which a case would be scored twice: summaries count each case once.
-
-        Raises:
-            DatasetError: names a case and its folds.
-        """
-        first: dict[str, str] = {}
-        for fold in folds:
-            for case_id in sorted(self.validation[int(fold)]):
-                if first.setdefault(case_id, fold) != fold:
-                    raise DatasetError(
-                        f"{self.path}: case {brief(case_id)} is in the validation of fold {first[case_id]} and of fold"
-                        f" {fold}, so it would be scored twice; correct the file, or train folds that share no"
-                        " validation case: training.folds"
-                    )
 
 
 @dataclass(frozen=True)
@@ -308,30 +284,6 @@ class Experiment:
     def prediction_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).prediction)
         return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
-
-
-def folds_in_file(splits: SplitSettings, dataset: Dataset) -> ReadyFolds | None:
-    """The folds of a ready-made file: the configured one, or v2's splits_final.json in the dataset's folder.
-
-    None where the folds are made here, or where the file is of no use (making the split then says what is wrong).
-    Folds must be known before the graph is built; a small file is read for it.
-
-    Raises:
-        DamagedFileError: the configured file is missing or no JSON.
-    """
-    path = Path(splits.file) if splits.file is not None else dataset.folder / "splits_final.json"
-    if splits.file is None and (splits.group or splits.group_pattern or splits.stratify or not path.is_file()):
-        return None
-    content = read_json(path)
-    if not isinstance(content, list) or not content:
-        return None
-    return ReadyFolds(path, tuple(_validation_cases(entry) for entry in content))
-
-
-def _validation_cases(entry: Any) -> frozenset[str]:
-    """What a fold of a splits file validates; nothing where it is no fold."""
-    listed = entry.get("val") if isinstance(entry, dict) else None
-    return frozenset(map(str, listed)) if isinstance(listed, list) else frozenset()
 
 
 def _read_split(folder: Path) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
