@@ -93,9 +93,7 @@ def predict_batch(
         DatasetError: a case cannot be read, predicted or written (names it); all errors of inspection at once.
     """
     records = _valid_records(inspection_file)
-    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
-        require_trained(fold_weights, training_json)
-    training = merge_training_facts([read_training_facts(path) for path in training_jsons])
+    training = _training_of(weights, training_jsons)
     previous_files = {} if previous is None else _previous_labels(previous, records)
     folder, owner = output.parent, output.stem
     remove_stale(folder, owner, set(records))
@@ -129,6 +127,13 @@ def predict_batch(
 
         run_cases(f"predict {plan.configuration} {owner}", missing, prepare, predict, export, workers)
     _write_batch(output, files, digests, inputs)
+
+
+def _training_of(weights: Sequence[Path], training_jsons: Sequence[Path]) -> TrainingFacts:
+    """What all folds were trained with; each must be the training its weights came from."""
+    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
+        require_trained(fold_weights, training_json)
+    return merge_training_facts([read_training_facts(path) for path in training_jsons])
 
 
 def predict_image(
@@ -184,10 +189,7 @@ def predict_images(
     for case_id in by_id:
         with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
             inputs[case_id] = inputs_of(case_id)
-    files = {case_id: {LABEL: output / f"{case_id}{file_ending}"} for case_id in by_id}
-    if save_probabilities:
-        for case_id, roles in files.items():
-            roles[PROBABILITIES] = output / f"{case_id}.npz"
+    files = {case_id: _image_outputs(output, case_id, file_ending, save_probabilities) for case_id in by_id}
     finished = _finished(output, inputs, files)
     missing = [case_id for case_id in by_id if case_id not in finished]
     if finished:
@@ -264,6 +266,13 @@ def _image_inputs(case: Case, reader: str, model: Sequence[Sequence[str]], finis
     """Digest of everything a predicted image depends on."""
     spacings = [path for path in sidecars(case.image_files, None, reader) if path.is_file()]
     return json_digest([model, [file_digest(path) for path in (*case.image_files, *spacings)], finish_digest])
+
+
+def _image_outputs(folder: Path, case_id: str, file_ending: str, save_probabilities: bool) -> dict[str, Path]:
+    files = {LABEL: folder / f"{case_id}{file_ending}"}
+    if save_probabilities:
+        files[PROBABILITIES] = folder / f"{case_id}.npz"
+    return files
 
 
 def _batch_files(
