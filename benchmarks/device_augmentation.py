@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tests.unit.training.stored import make_plan, write_store
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.training.augmentation.on_device.batches import augment_batch
 from segwright.training.fold import reproducible

@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from benchmarks.peer.common import SEED, Planned, Table, quiet, workplace
 from benchmarks.peer.small import phantom
-from segwright.core.dataset import key_from_text
 from segwright.core.files import file_digest
+from segwright.core.labels import key_from_text
 from segwright.evaluation.metrics import METRICS
 from segwright.evaluation.summary import evaluate_folders
 from segwright.images.readers import read_label, write_label

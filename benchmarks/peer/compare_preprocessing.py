@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.peer.common import Planned, Table, largest_difference, planned, quiet, some_cases, workplace
 from benchmarks.peer.small import phantom
-from segwright.core.dataset import Case, LabelKey
+from segwright.core.dataset import Case
+from segwright.core.labels import LabelKey
 from segwright.core.settings import PlanningSettings
 from segwright.core.slices import preprocess_slice
 from segwright.images.readers import read_image, read_label

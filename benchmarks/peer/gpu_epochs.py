@@ -29,8 +29,8 @@ from tests.unit.training.stored import locations, write_store
 
 from benchmarks.device_augmentation import organs
 from benchmarks.peer.gpu_steps import FACTS, FINGERPRINT, SEED
-from segwright.core.dataset import Labels
 from segwright.core.files import write_json
+from segwright.core.labels import Labels
 from segwright.core.plans import Configuration, Plans
 from segwright.core.settings import PlanningSettings, TrainingSettings
 from segwright.core.slices import TrainPlan, train_slice

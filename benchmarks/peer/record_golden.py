@@ -23,7 +23,7 @@ from benchmarks.peer.compare_prediction import float32_sums
 from benchmarks.peer.compare_preprocessing import normal_key
 from benchmarks.peer.record_augmentation import record_augmentation, record_plans
 from benchmarks.peer.small import peer_network, phantom
-from segwright.core.dataset import key_text
+from segwright.core.labels import key_text
 from segwright.core.plans import Configuration
 from segwright.core.settings import PlanningSettings
 from segwright.core.slices import PreprocessPlan, predict_slice, preprocess_slice

@@ -81,9 +81,9 @@ def load_and_augment(index: str, plans: str, dataset: str, configuration: str, b
 
 def export(logits: str, plans: str, dataset_json: str, shape: Sequence[int]) -> Callable[[], np.ndarray]:
     """Network output to a label map on the raw grid of 1 mm voxels; a small one is made before."""
-    from segwright.core.dataset import Labels
     from segwright.core.files import read_json
     from segwright.core.geometry import Geometry
+    from segwright.core.labels import Labels
     from segwright.core.plans import Plans
     from segwright.core.slices import predict_slice, preprocess_slice
     from segwright.inference.export import labels_from_logits
@@ -112,8 +112,8 @@ def export(logits: str, plans: str, dataset_json: str, shape: Sequence[int]) -> 
 
 def metrics(reference: str, prediction: str, dataset_json: str, reader: str) -> Callable[[], object]:
     """Read a pair of label maps and count."""
-    from segwright.core.dataset import Labels
     from segwright.core.files import read_json
+    from segwright.core.labels import Labels
     from segwright.evaluation.summary import Pair, evaluate_pairs
 
     labels = Labels.from_json(read_json(Path(dataset_json)))

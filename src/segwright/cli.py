@@ -201,7 +201,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from segwright.core.dataset import Labels
+    from segwright.core.labels import Labels
     from segwright.evaluation.summary import evaluate_folders
 
     require_output(options.output, is_file=True)

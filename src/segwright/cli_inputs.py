@@ -73,7 +73,7 @@ def dataset_facts(path: Path) -> dict[str, Any]:
     Raises:
         DatasetError: something is missing or contradicts itself; the message names the file.
     """
-    from segwright.core.dataset import Labels
+    from segwright.core.labels import Labels
 
     facts = json_object(path)
     try:

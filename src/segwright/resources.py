@@ -14,8 +14,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import Labels
 from segwright.core.files import read_json
+from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan, PreprocessPlan
 
 SNAKEMAKE_MB = 400

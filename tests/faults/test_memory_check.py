@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
 from segwright.networks.build import build_network

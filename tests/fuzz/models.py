@@ -15,8 +15,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.files import SEAL, bytes_digest, write_bytes, write_json
+from segwright.core.labels import Labels
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.evaluation.metrics import Counts

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import Labels
 from segwright.core.files import read_json
+from segwright.core.labels import Labels
 from segwright.core.settings import PlanningSettings, PreprocessingSettings
 from segwright.inspection.dataset import inspect_dataset
 from segwright.phantom import make_phantom

@@ -10,8 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from segwright.core.configfile import load_settings
-from segwright.core.dataset import Labels, load_dataset
+from segwright.core.dataset import load_dataset
 from segwright.core.errors import DatasetError, SettingsError
+from segwright.core.labels import Labels
 from segwright.experiment import Experiment
 from segwright.inspection.dataset import inspect_dataset
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.training.augmentation.binary_operator import OPERATORS, RandomBinaryOperator
 from segwright.training.augmentation.brightness import RandomBrightness
 from segwright.training.augmentation.component_removal import ComponentRemoval, RandomComponentRemoval

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 
 GOLDEN = Path(__file__).parent / "golden"
 

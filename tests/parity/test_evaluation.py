@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segwright.core.dataset import key_from_text, key_values, load_dataset
+from segwright.core.dataset import load_dataset
 from segwright.core.files import file_digest, write_json
 from segwright.core.geometry import Geometry
+from segwright.core.labels import key_from_text, key_values
 from segwright.evaluation.metrics import METRICS
 from segwright.evaluation.summary import evaluate_folders
 from segwright.images.readers import write_label

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segwright.core.dataset import key_text
 from segwright.core.geometry import Geometry
+from segwright.core.labels import key_text
 from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.case import preprocess_case

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.training.augmentation.binary_operator import OPERATORS, BinaryOperator
 from segwright.training.augmentation.brightness import Brightness
 from segwright.training.augmentation.component_removal import ComponentRemoval

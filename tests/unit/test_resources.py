@@ -15,9 +15,9 @@ import pytest
 
 from segwright import resources
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.files import read_json, write_json
 from segwright.core.geometry import Geometry
+from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.evaluation.metrics import joint_histogram
 from segwright.inference import interpolation

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.errors import MALFORMED, DamagedFileError, SegwrightError, brief
 from segwright.core.files import json_digest, read_json
+from segwright.core.labels import Labels
 from segwright.core.plans import (
     RESAMPLE_IMAGE,
     RESAMPLE_LABEL,

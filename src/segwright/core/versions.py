@@ -21,7 +21,7 @@ STAGE_VERSION: dict[str, int] = {
 }
 
 STAGE_MODULES: dict[str, tuple[str, ...]] = {
-    "inspection": ("core/dataset.py", "core/geometry.py", "core/cropping.py", "images", "inspection"),
+    "inspection": ("core/dataset.py", "core/labels.py", "core/geometry.py", "core/cropping.py", "images", "inspection"),
     "splits": ("case_table.py", "splits.py"),
     "planning": ("core/architecture.py", "core/plans.py", "core/slices.py", "planning"),
     "preprocessing": ("core/cropping.py", "core/slices.py", "images", "preprocessing"),

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.dataset import LabelKey, Labels, key_values
 from segwright.core.errors import DatasetError
+from segwright.core.labels import LabelKey, Labels, key_values
 
 METRICS = ("Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref")
 """The eight numbers of nnU-Net v2's summary.json."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import Dataset, LabelKey, Labels, key_from_text, key_text
+from segwright.core.dataset import Dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import read_json, write_json
+from segwright.core.labels import LabelKey, Labels, key_from_text, key_text
 from segwright.evaluation.manifest import Entry, read_manifest, read_manifests, relative_name
 from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
 from segwright.evaluation.parallel import map_cases

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan
 from segwright.inference.interpolation import (
     Axis,

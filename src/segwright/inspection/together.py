@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from segwright.core.dataset import Dataset, Labels
+from segwright.core.dataset import Dataset
+from segwright.core.labels import Labels
 from segwright.inspection.names import clashing_names
 from segwright.inspection.records import CaseRecord, Problem, Severity
 

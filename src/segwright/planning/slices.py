@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import Labels
 from segwright.core.files import DELETE_FOLDER, write_json, write_text
+from segwright.core.labels import Labels
 from segwright.core.plans import Plans
 from segwright.core.settings import PreprocessingSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan, predict_slice, preprocess_slice, train_slice

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.core.cropping import Box, box_slices, crop_to_nonzero
-from segwright.core.dataset import LabelKey
 from segwright.core.errors import DatasetError, PlansError
 from segwright.core.geometry import Geometry
+from segwright.core.labels import LabelKey
 from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.images.limits import MAX_VALUES

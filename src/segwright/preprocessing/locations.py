@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.dataset import LabelKey, Labels, key_values
+from segwright.core.labels import LabelKey, Labels, key_values
 
 SEED = 1234
 MOST_PER_KEY = 10_000

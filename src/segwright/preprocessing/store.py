@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.dataset import LabelKey, key_from_text, key_text
 from segwright.core.errors import MALFORMED, DamagedFileError, brief
 from segwright.core.files import atomic_path, file_digest, read_json
+from segwright.core.labels import LabelKey, key_from_text, key_text
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase
 
 FORMAT_VERSION = 1

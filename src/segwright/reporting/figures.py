@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.evaluation.summary import Summary
 from segwright.reporting.results import FoldHistory
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.dataset import Dataset, LabelKey, key_values
+from segwright.core.dataset import Dataset
 from segwright.core.geometry import Geometry
+from segwright.core.labels import LabelKey, key_values
 from segwright.evaluation.metrics import Counts
 from segwright.evaluation.summary import CaseResult, Summary
 from segwright.images.readers import read_image, read_label

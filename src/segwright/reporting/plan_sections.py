@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.dataset import Dataset, key_values
+from segwright.core.dataset import Dataset
+from segwright.core.labels import key_values
 from segwright.core.plans import Plans
 from segwright.reporting import figures
 from segwright.reporting.html import (

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.dataset import Dataset, LabelKey, key_text, key_values
+from segwright.core.dataset import Dataset
+from segwright.core.labels import LabelKey, key_text, key_values
 from segwright.core.plans import Plans
 from segwright.evaluation.summary import Summary
 from segwright.reporting import figures

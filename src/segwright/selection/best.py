@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import LabelKey
 from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
 from segwright.core.files import DELETE_FOLDER, read_json, write_json
+from segwright.core.labels import LabelKey
 from segwright.evaluation.metrics import mean_without_nan
 from segwright.evaluation.summary import Summary, read_summary
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segwright.core.dataset import LabelKey, key_text, key_values
 from segwright.core.errors import MALFORMED, ModelError, brief
+from segwright.core.labels import LabelKey, key_text, key_values
 
 Connectivity = Literal["full", "faces"]
 Box = tuple[slice, ...]

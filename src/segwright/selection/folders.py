@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import atomic_path, file_digest, read_json
+from segwright.core.labels import Labels
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import chosen_reader, files_with_ending

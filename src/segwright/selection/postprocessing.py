@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import Dataset, LabelKey, Labels, key_text
+from segwright.core.dataset import Dataset
 from segwright.core.errors import DamagedFileError, DatasetError, ModelError
 from segwright.core.files import read_json, write_json
+from segwright.core.labels import LabelKey, Labels, key_text
 from segwright.evaluation.manifest import Entry, read_manifests
 from segwright.evaluation.metrics import Counts, counts_of_histogram, mean_metrics, mean_without_nan
 from segwright.evaluation.parallel import map_cases

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
+from segwright.core.labels import Labels
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.metrics import joint_histogram, positions
 from segwright.images.readers import read_label

@@ -18,9 +18,9 @@ from typing import Any
 
 from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.configvalues import build
-from segwright.core.dataset import Labels
 from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, SegwrightError, brief
 from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.labels import Labels
 from segwright.core.plans import Plans
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, read_slice

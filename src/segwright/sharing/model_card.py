@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segwright.core.dataset import Labels, key_text
+from segwright.core.labels import Labels, key_text
 from segwright.core.plans import Plans
 from segwright.evaluation.summary import Summary
 from segwright.selection.best import Selection

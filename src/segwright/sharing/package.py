@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segwright import __version__
-from segwright.core.dataset import key_text
 from segwright.core.errors import ModelError
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, read_json, write_json, write_text
+from segwright.core.labels import key_text
 from segwright.core.plans import Plans
 from segwright.core.settings import PredictionSettings, to_plain
 from segwright.core.slices import PredictPlan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.training.augmentation.interpolation import OUTSIDE_LABEL
 from segwright.training.augmentation.spatial import read_padded
 

@@ -11,9 +11,9 @@ import pytest
 from segwright.core.architecture import Architecture
 from segwright.core.configfile import load_settings
 from segwright.core.configvalues import from_text
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError, brief
 from segwright.core.files import read_json
+from segwright.core.labels import Labels
 from segwright.core.plans import Plans
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, read_slice
 from tests.fuzz.project import parts

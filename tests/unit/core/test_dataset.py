@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.core.dataset import (
-    Labels,
-    batch_of,
-    cases_by_batch,
-    find_cases,
-    key_from_text,
-    key_text,
-    load_dataset,
-)
+from segwright.core.dataset import batch_of, cases_by_batch, find_cases, load_dataset
 from segwright.core.errors import DatasetError
+from segwright.core.labels import Labels, key_from_text, key_text
 
 BRATS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
 BRATS_ORIGINAL = {"background": 0, "whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.errors import PlansError
+from segwright.core.labels import Labels
 from segwright.core.plans import Configuration, IntensityStatistics, Plans
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, predict_slice, preprocess_slice, train_slice
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
+from segwright.core.labels import Labels
 from segwright.evaluation.metrics import Counts, case_metrics, joint_histogram, mean_metrics, positions
 
 PLAIN = Labels((("background", 0), ("a", 1), ("b", 2)))

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Dataset, Labels, load_dataset
+from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.files import write_json
 from segwright.core.geometry import Geometry
+from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.images.readers import write_image, write_label
 from segwright.inspection.batch import inspect_batch

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from segwright.core.dataset import Dataset, Labels, load_dataset
+from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.files import write_json
+from segwright.core.labels import Labels
 from segwright.core.plans import IntensityStatistics
 from segwright.core.slices import PreprocessPlan
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError
 from segwright.core.geometry import Geometry
+from segwright.core.labels import Labels
 from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.case import CaseProperties, preprocess_case, undo_crop_and_transpose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.preprocessing.locations import location_keys, sample_locations
 
 from . import reference

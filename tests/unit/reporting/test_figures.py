@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.evaluation.metrics import Counts
 from segwright.evaluation.summary import CaseResult, Summary, make_summary
 from segwright.reporting.figures import curves_plot, dice_plot, fingerprint_plot

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.files import file_digest
+from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.inference.finished import PROBABILITIES_SUFFIX, write_manifest
 from segwright.inference.probabilities import write_probabilities

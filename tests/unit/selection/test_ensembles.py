@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json
+from segwright.core.labels import Labels
 from segwright.evaluation.manifest import read_manifest
 from segwright.evaluation.metrics import case_metrics
 from segwright.images.readers import read_label

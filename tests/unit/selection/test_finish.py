@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json, write_json
+from segwright.core.labels import Labels
 from segwright.images.readers import read_label, write_label
 from segwright.selection.components import Rule
 from segwright.selection.finish import finish_test

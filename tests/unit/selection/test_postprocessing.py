@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import read_json, write_json
+from segwright.core.labels import Labels
 from segwright.evaluation.metrics import case_metrics, mean_metrics
 from segwright.selection.components import Rule, apply_rules
 from segwright.selection.postprocessing import determine_postprocessing, read_rules, write_no_postprocessing

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.files import file_digest, write_bytes
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
 from segwright.splits import Fold

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import LabelKey, Labels, key_values
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import write_json
 from segwright.core.geometry import Geometry
+from segwright.core.labels import LabelKey, Labels, key_values
 from segwright.core.slices import TrainPlan
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase
 from segwright.preprocessing.store import write_stored_case

@@ -15,9 +15,9 @@ import pytest
 import torch
 from tests.unit.training.fake_training import FOLD, LABELS, PLAN, FakeBatch, make_data, make_request, train
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import InterruptedForRetry, ModelError, SettingsError, TrainingError
 from segwright.core.files import file_digest, read_json
+from segwright.core.labels import Labels
 from segwright.networks.build import NETWORKS
 from segwright.networks.weights import load_weights
 from segwright.training.fold import run_training, train_fold, training_identity

@@ -16,9 +16,9 @@ from tests.unit.logical_gpu import GPU, logical_gpu
 from tests.unit.training.fake_training import LABELS, PLAN, FakeBatch, make_data, make_request
 
 from segwright.core.architecture import Architecture
-from segwright.core.dataset import Labels
 from segwright.core.errors import InterruptedForRetry, SettingsError, TrainingError
 from segwright.core.files import file_digest, read_json
+from segwright.core.labels import Labels
 from segwright.core.slices import TrainPlan
 from segwright.networks.weights import load_weights
 from segwright.training.fold import reproducible, run_training

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.training.stored import make_cases, make_plan, write_store
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.core.settings import ExecutionSettings, TrainingSettings
 from segwright.splits import Fold
 from segwright.training.data import open_data

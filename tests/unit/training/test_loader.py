@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.unit.training.stored import LABELS, make_cases, make_plan, write_store
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, SettingsError, TrainingError
 from segwright.core.files import file_digest, write_json
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.training.augmentation.pipeline import AUGMENTATIONS, Augmentation, PatchFacts, default_augmentation
 from segwright.training.augmentation.spatial import ArrayWindow

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.training.sampling import (
     CaseWindow,
     draw_start,

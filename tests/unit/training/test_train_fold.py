@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tests.unit.training.stored import LABELS, make_cases, make_plan, write_store
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import DamagedFileError, InterruptedForRetry, TrainingError
 from segwright.core.files import file_digest, read_json, write_json
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.networks.weights import load_weights
 from segwright.preprocessing.store import PreprocessedStore

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import ModelError, PlansError
 from segwright.core.files import file_digest, write_json
+from segwright.core.labels import Labels
 from segwright.core.plans import Plans
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, predict_slice, preprocess_slice, train_slice

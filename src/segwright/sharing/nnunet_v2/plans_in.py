@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from segwright.core.architecture import NETWORK_CLASS_NAMES
-from segwright.core.dataset import Labels
 from segwright.core.errors import DatasetError, ModelError, PlansError
+from segwright.core.labels import Labels
 from segwright.core.plans import RESAMPLING_FUNCTION, Plans
 from segwright.images.readers import choose_reader
 from segwright.preprocessing.normalization import SCHEMES

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segwright.core.architecture import NETWORK_CLASS_NAMES
-from segwright.core.dataset import Labels
 from segwright.core.errors import ModelError
+from segwright.core.labels import Labels
 from segwright.core.plans import Configuration, Plans
 from segwright.core.slices import PredictPlan
 from segwright.images.readers import READERS

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segwright.core.dataset import LabelKey
 from segwright.core.errors import MALFORMED, ModelError, brief
 from segwright.core.files import read_json
+from segwright.core.labels import LabelKey
 from segwright.selection.components import Rule
 from segwright.sharing.nnunet_v2.restricted_pickle import LIMIT_BYTES, Name, Vocabulary, read_pickle
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segwright.core.dataset import LabelKey, key_values
+from segwright.core.labels import LabelKey, key_values
 from segwright.selection.components import Rule
 
 MODULE = "nnunetv2.postprocessing.remove_connected_components"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segwright.core.dataset import LabelKey, Labels, key_values
+from segwright.core.labels import LabelKey, Labels, key_values
 
 
 def one_hot(label: np.ndarray, values: Sequence[int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from segwright.core.dataset import LabelKey
+from segwright.core.labels import LabelKey
 from segwright.core.registry import Registry
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan

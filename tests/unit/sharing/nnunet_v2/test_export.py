@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import ModelError
 from segwright.core.files import file_digest, read_json, write_json
+from segwright.core.labels import Labels
 from segwright.core.plans import Configuration
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.training.augmentation.golden import golden, within_standard_errors
 
-from segwright.core.dataset import Labels
+from segwright.core.labels import Labels
 from segwright.training.augmentation.binary_operator import OPERATORS, BinaryOperator, RandomBinaryOperator
 from segwright.training.augmentation.component_removal import ComponentRemoval, RandomComponentRemoval
 from segwright.training.augmentation.deep_supervision import supervision_shapes, supervision_targets

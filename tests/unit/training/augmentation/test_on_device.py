@@ -12,8 +12,8 @@ from tests.unit.logical_gpu import GPU, logical_gpu
 from tests.unit.training.augmentation.golden import within_standard_errors
 from tests.unit.training.stored import make_plan
 
-from segwright.core.dataset import Labels
 from segwright.core.errors import SettingsError
+from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
 from segwright.training.augmentation.brightness import Brightness
 from segwright.training.augmentation.contrast import Contrast

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segwright.core.dataset import LabelKey, key_values
+from segwright.core.labels import LabelKey, key_values
 from segwright.networks.device import to_device
 from segwright.training.augmentation.on_device import intensity, spatial  # noqa: F401 - they register
 from segwright.training.augmentation.on_device.dispatch import on_device
