@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def all_on_one_worker(request: pytest.FixtureRequest) -> None:
 
 def test_nothing_edited(project: Project) -> None:
     assert project.must_run().jobs == Counter()
+
+
+def modules_loaded_by(python: str, *words: str) -> set[str]:
+    said = subprocess.run([python, "-X", "importtime", *words], capture_output=True, text=True, check=True)
+    return {line.rsplit("|", 1)[1].strip() for line in said.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_dry_run_does_not_load_pandas(project: Project) -> None:
+    """It takes 0.3 s, and Snakemake loads it to compare params, which every finished job here has."""
+    python, *rest = project.prepare(options=("--dry-run",))
+    if "pandas" in modules_loaded_by(python, "-m", "snakemake", "--version"):
+        pytest.skip("a plugin of Snakemake loads pandas before the workflow is read (the SLURM executor does)")
+    loaded = modules_loaded_by(python, *rest)
+    assert "segwright.experiment" in loaded
+    assert "pandas" not in loaded
 
 
 def test_image_touched_with_equal_content(project: Project, data: Path) -> None:
