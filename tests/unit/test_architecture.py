@@ -65,6 +65,17 @@ def test_the_library_knows_no_snakemake_and_nothing_unsafe(path: Path) -> None:
     assert not UNSAFE.search(text), UNSAFE.search(text)
 
 
+def test_the_architecture_page_names_every_room_in_order_and_no_file_that_is_not_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", page, re.MULTILINE)
+    assert named == [room for room in ROOMS if room in named]
+    missing = [room for room in ROOMS if f"`{room}/`" not in page and f"`{room}.py`" not in page]
+    assert all(room.startswith(("cli_", "__")) for room in missing), missing
+    files = [f"/{path.relative_to(ROOT)}" for folder in ("src", "workflow") for path in (ROOT / folder).rglob("*.*")]
+    for name in set(re.findall(r"[\w/]+\.(?:py|smk)\b", page)) - {"my_losses.py"}:
+        assert any(file.endswith(f"/{name}") for file in files), name
+
+
 def test_rooms_without_networks_start_without_torch() -> None:
     """Start-up costs four times as much with torch; a stage that needs no network must not pay it."""
     names = [

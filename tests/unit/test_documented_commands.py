@@ -1,4 +1,4 @@
-"""Every command that a page shows is one the programs understand as it stands there."""
+"""Every command that a page shows is one the programs understand as it stands there, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ PAGES = ("README.md", "config/README.md", "docs/tutorial.md", *sorted(map(str, R
 _BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^(?:.*&& )?(?:\.venv/bin/)?(snakemake|segwright) (-.*|\w.*)$")
 _INLINE = re.compile(r"`(?:\.venv/bin/)?snakemake ([^`\n]+)`")
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 TARGETS = set(re.findall(r"^rule (\w+_all):", (ROOT / "Snakefile").read_text(), re.MULTILINE))
 
 
@@ -47,6 +48,14 @@ def test_targets_within_the_text_stand_before_the_options(page: str) -> None:
     """After `--configfile my.yaml` a target would be taken for a second file."""
     for arguments in _INLINE.findall((ROOT / page).read_text()):
         assert not TARGETS & set(arguments.split()[1:]), arguments
+
+
+def test_links_lead_to_files() -> None:
+    folders = [ROOT / name for name in ("config", "docs", "benchmarks")]
+    pages = [*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))]
+    links = [(page, link) for page in pages for link in _LINK.findall(page.read_text())]
+    assert len(links) > 20
+    assert [f"{page}: {link}" for page, link in links if not (page.parent / link).exists()] == []
 
 
 def test_examples_of_the_help() -> None:
