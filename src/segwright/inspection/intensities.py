@@ -3,7 +3,7 @@
 nnU-Net v2 draws the same number of foreground voxels with replacement from every case and pools them (method 2.2).
 Here the limit of infinitely many draws is computed instead: the mixture of the cases' empirical distributions, each
 with weight 1/(number of cases with foreground). Mean and standard deviation of the mixture are exact. v2's statistics
-scatter about these by its sampling error, up to 0.4 % of the standard deviation (docs/explanation/differences.md).
+scatter about these by its sampling error, up to 0.9 % of the standard deviation (docs/explanation/differences.md).
 
 Percentiles: let K cases have foreground and the largest have M foreground voxels. Every case is repeated to M voxels
 (a case with n voxels has each of them M / n times, not necessarily a whole number), which gives N = K M voxels of
