@@ -263,15 +263,21 @@ class Experiment:
 
     # params of the rules: only what changes results
 
-    def inspection_params(self, dataset: str) -> dict[str, Any]:
-        """What checks rest on besides the files; without numTraining, so a new case re-inspects its batch only."""
+    def inspection_params(self, dataset: str, training_batch: str | None = None) -> dict[str, Any]:
+        """What checks rest on besides the files; without numTraining, so a new case re-inspects its batch only.
+
+        Of a batch of training cases that dataset.json lists also which file is what: a rule's inputs have no order.
+        """
         facts = self.datasets[dataset]
-        return {
+        params = {
             **facts.labels.to_json(),
             "channel_names": list(facts.channel_names),
             "file_ending": facts.file_ending,
             "reader": facts.reader,
         }
+        if training_batch is not None and (listed := facts.description.get("dataset")):
+            params["listed"] = {case_id: listed[case_id] for case_id in self.training_cases(dataset, training_batch)}
+        return params
 
     def training_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).training.resolved())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from segwright.core.dataset import batch_of
 from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
 from segwright.core.files import read_json, write_bytes, write_json
 from segwright.core.settings import ExecutionSettings
@@ -346,6 +347,27 @@ def test_a_new_case_does_not_change_the_inspection_of_others(load: Load, raw: Pa
     assert before["channel_names"] == ["T1", "T2"] and before["labels"] == {"background": 0, "a": 1}
     write_bytes(raw / "imagesTr" / "c9_0000.nii.gz", b"")
     assert load().inspection_params(NAME) == before
+
+
+def test_which_file_is_listed_as_what_is_part_of_the_inspection(load: Load, raw: Path) -> None:
+    """As inputs of a rule the files of a batch have no order: they stay the same when channels change places."""
+    facts = read_json(raw / "dataset.json")
+    in_batch = {batch_of(name, 2): name for name in ("a", "d")}
+    case_id, other_id = in_batch["batch_0"], in_batch["batch_1"]
+    channels = ["imagesTr/c0_0000.nii.gz", "imagesTr/c0_0001.nii.gz"]
+    found = []
+    for images in (channels, channels[::-1]):
+        case = {"images": images, "label": "labelsTr/c0.nii.gz"}
+        other = {"images": ["imagesTr/c1_0000.nii.gz", "imagesTr/c1_0001.nii.gz"], "label": "labelsTr/c1.nii.gz"}
+        write_json(raw / "dataset.json", {**facts, "dataset": {case_id: case, other_id: other}})
+        found.append(load({"batches": 2}))
+    first, swapped = found
+    assert sorted(first.training_files(NAME, "batch_0")) == sorted(swapped.training_files(NAME, "batch_0"))
+    assert first.inspection_params(NAME, "batch_0") != swapped.inspection_params(NAME, "batch_0")
+    assert first.inspection_params(NAME, "batch_1") == swapped.inspection_params(NAME, "batch_1")
+    assert first.inspection_params(NAME) == swapped.inspection_params(NAME)  # of test images: they are not listed
+    write_json(raw / "dataset.json", facts)
+    assert load({"batches": 2}).inspection_params(NAME, "batch_0") == load().inspection_params(NAME)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from segwright.core.dataset import batch_of
 from tests.fuzz.test_names import ACCEPTED_CASES, make_dataset
 from tests.workflow.runner import TINY, Project
 
@@ -129,3 +131,25 @@ def test_odd_names_and_files_work(tmp_path: Path) -> None:
     report = (root / "default" / "report.html").read_text(encoding="utf-8")
     assert "l\u00e9sion | &lt;b&gt;" in report and "<b>&'" not in report and "<i>0.1" not in report
     assert not [path for path in tmp_path.iterdir() if path.name not in ("raw data", "my results, \u00e4")]
+
+
+def test_listed_files_that_change_places_are_inspected_again(phantom_project: Callable[..., Project]) -> None:
+    project = phantom_project("regions", cases=2)
+    ((name, settings),) = project.config["datasets"].items()
+    folder, checks = Path(settings["path"]), f"results/{name}/data/checks.json"
+    facts = json.loads((folder / "dataset.json").read_text())
+    cases = [path.name.removesuffix(".nii.gz") for path in sorted((folder / "labelsTr").glob("*.nii.gz"))]
+    facts["dataset"] = {
+        case: {
+            "images": [f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(2)],
+            "label": f"labelsTr/{case}.nii.gz",
+        }
+        for case in cases
+    }
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    project.must_run(checks)
+    facts["dataset"][cases[0]]["images"].reverse()
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    assert project.must_run(checks).jobs == Counter(inspect_batch=1, collect_checks=1)
+    record = project.json(f"results/{name}/data/inspection/{batch_of(cases[0], settings['batches'])}.json")
+    assert record["cases"][cases[0]]["files"]["images"] == facts["dataset"][cases[0]]["images"]

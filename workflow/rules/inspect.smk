@@ -26,7 +26,7 @@ rule inspect_batch:
         runtime=minutes(inspection),
     params:
         version=STAGE_VERSION["inspection"],
-        facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
+        facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset, wildcards.batch),
         cases=lambda wildcards: EXPERIMENT.training_cases(wildcards.dataset, wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
         batches=lambda wildcards: SETTINGS.datasets[wildcards.dataset].batches,

@@ -56,7 +56,8 @@ class Dataset:
 def load_dataset(folder: Path | str) -> Dataset:
     """Read dataset.json and list the cases; opens no image.
 
-    A training case without label file is listed with ``label_file=None``; inspection reports it with all else.
+    A training case without label file has ``label_file=None``; inspection reports it with all else, and so it does with
+    files that dataset.json lists and that are not there.
 
     Raises:
         DatasetError: the folder or dataset.json is missing, or dataset.json lacks something or contradicts itself.
@@ -180,7 +181,7 @@ def _listed_cases(folder: Path, listed: Any) -> tuple[Case, ...]:
             )
         images = tuple(folder / os.path.expandvars(path) for path in listed[case_id]["images"])
         label = folder / os.path.expandvars(listed[case_id]["label"])
-        cases.append(Case(str(case_id), images, label if label.is_file() else None))
+        cases.append(Case(str(case_id), images, label))
     return tuple(cases)
 
 

@@ -179,6 +179,16 @@ def test_a_file_listed_twice_is_two_channels(raw: RawDataset) -> None:
     assert list(fingerprint) == ["0", "1"] and fingerprint["0"] == fingerprint["1"]
 
 
+def test_listed_files_that_are_not_there_are_named_as_listed(raw: RawDataset) -> None:
+    raw.describe(**_listed("img/gone"))
+    checks = raw.inspect()
+    assert _found(checks) == [("error", "image_unreadable", "b", "img/gone.nrrd")]
+    raw.describe(numTraining=1, dataset={"b": {"images": [IMAGE], "label": "masks/gone.nrrd"}})
+    checks = raw.inspect()
+    assert _found(checks) == [("error", "label_unreadable", "b", "masks/gone.nrrd")]
+    assert checks.problems[0].message == "the file does not exist"
+
+
 @pytest.mark.parametrize(("spoil", "code"), [(_image_with(np.nan), "not_finite"), (_cut, "image_unreadable")])
 def test_a_bad_file_listed_twice_is_told_once(raw: RawDataset, spoil: Callable[[RawDataset], None], code: str) -> None:
     spoil(raw)
