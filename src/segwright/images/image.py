@@ -95,7 +95,7 @@ def smallest_integers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
             example = values[wrong].flat[0]
             raise DatasetError(
                 f"{path}: label values must be whole numbers but {np.count_nonzero(wrong)} voxels are not"
-                f" (for example {example:g}); save the label map with an integer type"
+                f" (for example {example!s}); save the label map with an integer type"
             )
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     for kind in (np.uint8, np.int16, np.int32):

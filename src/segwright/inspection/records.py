@@ -241,7 +241,11 @@ def read_batches(paths: Iterable[Path]) -> tuple[str, dict[str, CaseRecord]]:
             raise DatasetError(f"{path}: case {twice[0]} is in another inspection batch too; remove the stale batch")
         records.update(batch.cases)
     if len(readers) > 1:
-        raise DatasetError(f"inspection batches were made with different readers ({', '.join(sorted(readers))})")
+        names = ", ".join(sorted(readers))
+        raise DatasetError(
+            f"inspection batches were made with different readers ({names}), because the first image chooses one;"
+            " name one of them in dataset.json, `overwrite_image_reader_writer`, and run again"
+        )
     return (readers.pop() if readers else ""), dict(sorted(records.items()))
 
 

@@ -66,12 +66,13 @@ def require_intact_counts(store: Path, record: CaseRecord) -> None:
         DamagedFileError: the side file is missing or is not the one the record was made with.
     """
     path, digest = _values_file(store, record)
+    remedy = f"delete the folder {store} and run again"  # batch files that are there are not made again
     try:
         found = file_digest(path)
     except OSError as error:
-        raise DamagedFileError(path, f"cannot be read ({error.strerror})", "run inspection again") from None
+        raise DamagedFileError(path, f"cannot be read ({error.strerror})", remedy) from None
     if found != digest:
-        raise DamagedFileError(path, "was altered after inspection", "delete it and run inspection again")
+        raise DamagedFileError(path, "was altered after inspection", remedy)
 
 
 def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:

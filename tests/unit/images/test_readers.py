@@ -245,6 +245,13 @@ def test_label_values_must_be_whole_numbers(tmp_path: Path, wrong: float) -> Non
         read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
 
 
+def test_a_label_value_that_is_nearly_whole_is_shown_as_it_is(tmp_path: Path) -> None:
+    array = np.full((4, 5, 6), 2.9999998, np.float32)
+    write_image(tmp_path / "label.nii.gz", array, GRID, "SimpleITKIO")
+    with pytest.raises(DatasetError, match=r"120 voxels are not \(for example 2\.9999998\)"):
+        read_label(tmp_path / "label.nii.gz", "SimpleITKIO")
+
+
 def test_channels_are_stacked_and_their_grids_compared(tmp_path: Path) -> None:
     files = [tmp_path / f"case_000{channel}.nii.gz" for channel in range(2)]
     write_image(files[0], some_image(), GRID, "SimpleITKIO")

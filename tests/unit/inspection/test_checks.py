@@ -14,6 +14,7 @@ from segwright.core.dataset import load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json
 from segwright.images.readers import write_image, write_label
+from segwright.inspection.batch import inspect_batch
 from segwright.inspection.checks import Checks, collect_checks, read_checks, require_valid, write_checks
 from segwright.inspection.dataset import inspect_dataset
 from segwright.inspection.names import clashing_names, unusable_reason
@@ -323,6 +324,18 @@ def test_an_unsafe_name_is_an_error_and_nothing_is_written_for_it(raw: RawDatase
     raw.describe(dataset={"../../a": listed["a"], "b": listed["b"], "c": listed["c"]})
     assert _found(raw.inspect()) == [("error", "name_unsafe", "../../a", "")]
     assert sorted(path.name[0] for path in raw.output.rglob("*.npz")) == ["b", "c"]
+
+
+def test_batches_of_different_readers_say_what_to_do(raw: RawDataset) -> None:
+    """The first image chooses the reader, and when it changes, no batch but its own is inspected again."""
+    batches = []
+    for case_ids, reader in (("a", "SimpleITKIO"), ("bc", "SimpleITKIOWithReorient")):
+        raw.describe(overwrite_image_reader_writer=reader)
+        batches.append(raw.batch_file.with_name(f"batch_{case_ids}.json"))
+        inspect_batch(load_dataset(raw.folder), list(case_ids), batches[-1], raw.batch_file.parent)
+    words = r"\(SimpleITKIO, SimpleITKIOWithReorient\).*name one of them in dataset.json, `overwrite_image_reader_w"
+    with pytest.raises(DatasetError, match=words):
+        collect_checks(batches, load_dataset(raw.folder))
 
 
 def test_tables_are_written_and_read_again(raw: RawDataset) -> None:

@@ -131,8 +131,15 @@ def test_a_damaged_side_file_is_made_again_or_refused(raw: RawDataset) -> None:
     before = raw.batch_file.read_bytes()
     side_file = next((raw.output / "inspection" / "values").glob("a.*.npz"))
     side_file.write_bytes(side_file.read_bytes()[:100])
-    with pytest.raises(DamagedFileError, match="was altered"):
+    remedy = f"; delete the folder {raw.batch_file.parent} and run again"  # the batch files in it would be kept
+    with pytest.raises(DamagedFileError, match=f"was altered after inspection{remedy}"):
         build_fingerprint([raw.batch_file], raw.batch_file.parent)
+    side_file.unlink()
+    with pytest.raises(DamagedFileError, match=f"cannot be read .*{remedy}"):
+        build_fingerprint([raw.batch_file], raw.batch_file.parent)
+    raw.inspect()
+    assert raw.batch_file.read_bytes() == before
+    side_file.write_bytes(side_file.read_bytes()[:100])
     raw.inspect()
     assert raw.batch_file.read_bytes() == before
     assert build_fingerprint([raw.batch_file], raw.batch_file.parent)["segwright"]["num_cases"] == 3
