@@ -87,13 +87,13 @@ def strata_of(case_ids: Sequence[str], settings: SplitSettings, table: pandas.Da
     its quantiles into as many ranges as there are folds.
 
     Raises:
-        DatasetError: no case has a value.
+        DatasetError: no case has a value, and there are no ready-made folds.
         SettingsError: the column does not exist.
     """
     if settings.stratify is None or (table is None and settings.file is not None):
         return {}
     strata = _column(case_ids, settings.stratify, table, "stratify")
-    if not strata:
+    if not strata and settings.file is None:
         raise DatasetError(
             f"splits: no case has a value in column `{settings.stratify}` of the case table; fill it in, and name the"
             f" cases in the column `case` as their files are named, for example {case_ids[0]}"

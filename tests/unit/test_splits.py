@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segwright.case_table import strata_of
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
 from segwright.core.settings import SplitSettings
 from segwright.splits import Fold, fold_of_splits_file, make_splits, read_case_table, read_fold, write_splits
@@ -174,6 +175,12 @@ def test_a_file_overrides_columns_of_a_table_that_is_not_there(tmp_path: Path) -
         assert make_splits(TEN, replace(wanted, file=file))[0] == Fold("0", tuple(TEN[:5]), tuple(TEN[5:]))
         with pytest.raises(SettingsError, match="no `case_table`"):
             make_splits(TEN, wanted)
+
+
+def test_strata_that_no_case_has_do_not_matter_beside_a_file(tmp_path: Path) -> None:
+    wanted = replace(_write(tmp_path, [{"train": TEN[:5], "val": TEN[5:]}]), stratify="site")
+    strata = strata_of(TEN, wanted, _table(tmp_path, {case.upper(): "north" for case in TEN}, "site"))
+    assert set(strata.values()) == {"(no value)"}
 
 
 def test_one_fold_of_a_file_for_a_preprocessed_store(tmp_path: Path) -> None:
