@@ -25,7 +25,7 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
     raw, new = prod(shape), prod(stored_shape(shape, spacing, plan))
     item_bytes = 4 if _values_stay_small(plan) else 8
     # Reading: the file's pixels beside the float32 image. Afterwards: raw image, label maps and mask, and then for one
-    # channel a working copy and two intermediate volumes, beside the finished image and label map.
+    # channel a working copy and up to two intermediate volumes, beside the finished image and label map.
     reading_bytes = raw * (channels * 4 + 4 + 2)
     largest = max(raw, new)
     working_bytes = raw * (channels * 4 + 3) + new * (channels * 4 + 2) + raw * 4 + item_bytes * (raw + largest)

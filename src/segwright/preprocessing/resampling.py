@@ -7,7 +7,8 @@ nearest slice. Label maps: see ``label_resize.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ ANISOTROPY_THRESHOLD = 3.0
 FLOAT32_SAFE_MAGNITUDE = 128.0
 """Up to this magnitude float32 products stay within 1e-4 of exact ones; larger values are computed in float64."""
 
-_SLICES_BYTES = 2 << 20  # of slices that are resized together: what is made of them stays in the cache
+_CACHE_BYTES = 1 << 20  # of slices or rows that are resized together: what is made of them stays in the cache
 
 
 def new_shape_after(
@@ -89,8 +90,7 @@ def resample_channel(
     dtype = np.float32 if max(abs(float(low)), abs(float(high))) <= FLOAT32_SAFE_MAGNITUDE else np.float64
     volume_zyx = np.ascontiguousarray(channel_zyx, dtype=dtype)
     if separate is None:
-        resized_zyx = _resize(volume_zyx, out_zyx.shape, how.order, out_zyx)
-        np.clip(resized_zyx, dtype(low), dtype(high), out=out_zyx, casting="same_kind")
+        _resize_clipped(volume_zyx, how.order, dtype(low), dtype(high), out_zyx)
         return
     slices, out_slices = np.moveaxis(volume_zyx, separate, 0), np.moveaxis(out_zyx, separate, 0)
     n_in, n_out = len(slices), len(out_slices)
@@ -135,15 +135,45 @@ def resample_label(
     return np.ascontiguousarray(np.moveaxis(resized, 0, separate))
 
 
-def _resize(volume: NDArray[Any], shape: Sequence[int], order: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Spline resize of the axes whose extent changes, without clipping. The result may be ``out`` or a new array."""
-    axes = [axis for axis in range(volume.ndim) if volume.shape[axis] != shape[axis]]
-    axes.sort(key=lambda axis: shape[axis] / volume.shape[axis])  # shrinking first: the later products are smaller
-    for axis in axes:
-        matrix = axis_matrix(volume.shape[axis], shape[axis], order, volume.dtype.name)
-        last = axis == axes[-1] and out is not None and out.dtype == volume.dtype and out.flags.c_contiguous
-        volume = matrix.apply(volume, axis, out if last else None)
-    return volume
+class _Scratch:
+    """Two buffers, used in turn for the results of steps: the pages of fresh memory take as long as a product."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._next, self._last = np.empty(0, dtype), np.empty(0, dtype)
+
+    def array(self, shape: Sequence[int]) -> NDArray[Any]:
+        """C-contiguous, not initialised; holds until the next but one is asked for."""
+        size = prod(shape)
+        buffer = self._next if self._next.size >= size else np.empty(size, self._next.dtype)
+        self._next, self._last = self._last, buffer
+        return buffer[:size].reshape(shape)
+
+
+def _resize_clipped(volume_zyx: NDArray[Any], order: int, low: Any, high: Any, out_zyx: NDArray[np.float32]) -> None:
+    """Spline resize of all axes, clipped to ``low`` and ``high``: z first where it shrinks, last where it grows.
+
+    A few slices at a time, then a few rows of all slices, which stay in the processor's cache; ``out_zyx`` holds what
+    lies between. Moving whole volumes from step to step takes as long as the arithmetic.
+    """
+    n_out, scratch = len(out_zyx), _Scratch(volume_zyx.dtype)
+    changes_in_plane = volume_zyx.shape[1:] != out_zyx.shape[1:]
+    if changes_in_plane and len(volume_zyx) > n_out:
+        volume_zyx = axis_matrix(len(volume_zyx), n_out, order, volume_zyx.dtype.name).apply(volume_zyx, 0)
+    n_in = len(volume_zyx)
+    if n_in == n_out:
+        for part in _parts(n_in, volume_zyx[0].nbytes):
+            slices_zyx = _resize(volume_zyx[part], out_zyx[part].shape, order, scratch)
+            np.clip(slices_zyx, low, high, out=out_zyx[part], casting="same_kind")
+        return
+    if changes_in_plane:
+        same_type = out_zyx.dtype == volume_zyx.dtype
+        in_plane_zyx = out_zyx[:n_in] if same_type else np.empty((n_in, *out_zyx.shape[1:]), volume_zyx.dtype)
+        for part in _parts(n_in, volume_zyx[0].nbytes):
+            in_plane_zyx[part] = _resize(volume_zyx[part], in_plane_zyx[part].shape, order, scratch)
+        volume_zyx = in_plane_zyx
+    for part in _parts(volume_zyx.shape[1], volume_zyx[:, 0].nbytes):
+        rows_zyx = _resize(volume_zyx[:, part], out_zyx[:, part].shape, order, scratch)
+        np.clip(rows_zyx, low, high, out=out_zyx[:, part], casting="same_kind")
 
 
 def _resize_slices(slices: NDArray[Any], taken: NDArray[Any], order: int, out_slices: NDArray[Any]) -> None:
@@ -152,16 +182,34 @@ def _resize_slices(slices: NDArray[Any], taken: NDArray[Any], order: int, out_sl
     A few slices at a time, which stay in the processor's cache; ``taken`` never decreases.
     """
     used, place = np.unique(taken, return_inverse=True)
-    shape_2d = out_slices.shape[1:]
-    at_once = max(1, _SLICES_BYTES // (slices[0].size * slices.itemsize))
-    for start in range(0, len(used), at_once):
-        part = np.ascontiguousarray(slices[used[start : start + at_once]])
-        low, high = part.min(axis=(1, 2), keepdims=True), part.max(axis=(1, 2), keepdims=True)
-        resized = _resize(part, (len(part), *shape_2d), order)
+    scratch = _Scratch(slices.dtype)
+    for part in _parts(len(used), slices[0].nbytes):
+        chosen = used[part]
+        some = scratch.array((len(chosen), *slices.shape[1:]))
+        for position, index in enumerate(chosen):
+            some[position] = slices[index]
+        low, high = some.min(axis=(1, 2), keepdims=True), some.max(axis=(1, 2), keepdims=True)
+        resized = _resize(some, (len(some), *out_slices.shape[1:]), order, scratch)
         np.clip(resized, low, high, out=resized)
-        first, last = np.searchsorted(place, (start, start + len(part)))
+        first, last = np.searchsorted(place, (part.start, part.start + len(some)))
         for position in range(first, last):
-            out_slices[position] = resized[place[position] - start]
+            out_slices[position] = resized[place[position] - part.start]
+
+
+def _parts(count: int, bytes_each: int) -> Iterator[slice]:
+    """Parts of ``count`` slices or rows that fit into the cache."""
+    at_once = max(1, _CACHE_BYTES // bytes_each)
+    return (slice(start, start + at_once) for start in range(0, count, at_once))
+
+
+def _resize(volume: NDArray[Any], shape: Sequence[int], order: int, scratch: _Scratch) -> NDArray[Any]:
+    """Spline resize of the axes whose extent changes, without clipping. Into ``scratch``, or ``volume`` as it is."""
+    axes = [axis for axis in range(volume.ndim) if volume.shape[axis] != shape[axis]]
+    axes.sort(key=lambda axis: shape[axis] / volume.shape[axis])  # shrinking first: the later products are smaller
+    for axis in axes:
+        resized = scratch.array((*volume.shape[:axis], shape[axis], *volume.shape[axis + 1 :]))
+        volume = axis_matrix(volume.shape[axis], shape[axis], order, volume.dtype.name).apply(volume, axis, resized)
+    return volume
 
 
 def _is_anisotropic(spacing: Sequence[float]) -> bool:

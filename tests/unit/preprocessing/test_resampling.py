@@ -72,6 +72,14 @@ def test_large_values_are_as_exact_as_float32_can_be() -> None:
     assert np.abs(ours - expected).max() <= np.spacing(np.float32(4e5))
 
 
+@pytest.mark.parametrize("new", [(48, 80, 110), (33, 80, 110), (40, 80, 110), (48, 90, 100), (33, 90, 100)])
+@pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["float32", "float64"])
+def test_a_volume_that_goes_through_the_cache_in_parts(new: tuple[int, int, int], scale: float) -> None:
+    volume = random_volume((40, 90, 100)) * np.float32(scale)  # 1.4 MB
+    ours = resample_image(volume[None], new, ISOTROPIC, ISOTROPIC, RESAMPLE_IMAGE)[0]
+    assert np.abs(ours - reference.resize_image(volume, new, 3)).max() < 5e-6 * scale
+
+
 def test_equal_shape_is_returned_as_it_is() -> None:
     volume = random_volume((2, 5, 6, 7))
     assert resample_image(volume, (5, 6, 7), (5, 1, 1), (4, 1, 1), RESAMPLE_IMAGE) is volume
