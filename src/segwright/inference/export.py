@@ -106,7 +106,8 @@ def to_probabilities(logits_czyx: np.ndarray, labels: Labels) -> np.ndarray:
         # exp of a negative number only: no overflow, and both branches are exact
         small = np.exp(-np.abs(logits_czyx))
         return np.where(logits_czyx >= 0, 1 / (1 + small), small / (1 + small))
-    powers = np.exp(logits_czyx - logits_czyx.max(axis=0))
+    powers = logits_czyx - logits_czyx.max(axis=0)
+    np.exp(powers, out=powers)
     powers /= powers.sum(axis=0)
     return powers
 

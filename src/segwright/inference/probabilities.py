@@ -24,6 +24,8 @@ from segwright.inference.interpolation import interpolate_slabs, slabs_of
 from segwright.inference.score_file import ScoreFile, write_scores
 from segwright.preprocessing.case import CaseProperties, undo_crop_and_transpose
 
+_CACHE_VALUES = 1 << 15  # values that softmax, mean and decision work on at once: they stay in the processor's cache
+
 
 @dataclass(frozen=True)
 class CroppedProbabilities:
@@ -61,15 +63,18 @@ class Probabilities(ABC):
         """Probabilities of consecutive plane ranges: float32 (outputs, planes, y, x), in z order.
 
         Args:
-            planes: planes a range; None: as many as fit a few megabytes.
+            planes: planes that are resampled at once; None: as many as fit a few megabytes. Ranges may be thinner.
         """
-        depth = self.shape_zyx[0]
+        depth, rows, columns = self.shape_zyx
         step = planes or self.planes_at_once
+        thin = max(1, _CACHE_VALUES // (self.outputs * rows * columns))
         for start in range(0, depth, step):
             stop = min(start + step, depth)
             first, last = self._axes[0].inputs_of(start, stop)
-            slab = interpolate_slabs(self.score_planes(first, last), self._axes, start, stop, first_plane=first)
-            yield slab if self.kind == "probabilities" else to_probabilities(slab, self.plan.labels)
+            resampled = interpolate_slabs(self.score_planes(first, last), self._axes, start, stop, first_plane=first)
+            for z in range(0, stop - start, thin):
+                slab = resampled[:, z : z + thin]
+                yield slab if self.kind == "probabilities" else to_probabilities(slab, self.plan.labels)
 
     @property
     def planes_at_once(self) -> int:

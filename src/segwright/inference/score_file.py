@@ -121,7 +121,7 @@ def _decompressed(content: bytes, sizes: Sequence[int], shape: tuple[int, ...]) 
     groups = np.empty((values, 4), np.uint8)
     offset = 0
     for significance, size in zip(_SIGNIFICANCE, sizes, strict=True):
-        part = content[offset : offset + size]
+        part = memoryview(content)[offset : offset + size]
         offset += size
         raw = part if size == values else zlib.decompressobj().decompress(part, values)
         groups[:, significance] = np.frombuffer(raw, np.uint8)

@@ -32,6 +32,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks a file and several ranges a case, at test size."""
     monkeypatch.setattr(score_file, "_BLOCK_BYTES", 4000)
     monkeypatch.setattr(module, "slabs_of", lambda axes, _: [(0, 3)].__iter__() if axes else slabs_of(axes, 1))
+    monkeypatch.setattr(module, "_CACHE_VALUES", 300)  # one plane of three classes or two of two regions
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -61,6 +62,16 @@ def test_mean_of_two_configurations(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label, labels_from_probabilities(mean, properties, plan))
     in_memory = mean_labels([ScoreArray(scores, properties, plan), ScoreArray(other, other_properties, other_plan)])
     np.testing.assert_array_equal(label, in_memory)
+
+
+def test_probabilities_come_in_ranges_that_fit_the_cache() -> None:
+    plan = predict_plan(PLAIN)
+    properties = properties_of(plan.preprocess, geometry((30, 40, 50)))
+    scores = np.random.default_rng(4).normal(size=(3, *properties.shape)).astype(np.float32)
+    slabs = list(ScoreArray(scores, properties, plan).slabs())
+    assert max(slab.size for slab in slabs) <= module._CACHE_VALUES < scores.size
+    expected = probabilities_from_logits(scores, properties, plan)
+    np.testing.assert_array_equal(np.concatenate(slabs, axis=1), expected)
 
 
 def test_scores_are_kept_bit_by_bit_and_reproducibly(tmp_path: Path) -> None:
