@@ -96,14 +96,14 @@ class ScoreArray(Probabilities):
 
 
 class ProbabilityFile(Probabilities):
-    """A prediction in a file.
+    """A prediction in a file; ``verified`` as in :class:`~segwright.inference.score_file.ScoreFile`.
 
     Raises:
         DamagedFileError: the file is missing, truncated or altered.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._file = ScoreFile(path)
+    def __init__(self, path: Path | str, *, verified: bool = False) -> None:
+        self._file = ScoreFile(path, verified=verified)
         facts = self._file.facts
         try:
             properties = CaseProperties.from_json(facts["properties"])
@@ -141,14 +141,19 @@ def read_probabilities(path: Path | str) -> CroppedProbabilities:
     return mean_probabilities([ProbabilityFile(path)])
 
 
-def ensemble_labels(paths: Sequence[Path | str]) -> tuple[np.ndarray, CaseProperties, PredictPlan]:
+def ensemble_labels(
+    paths: Sequence[Path | str], *, verified: bool = False
+) -> tuple[np.ndarray, CaseProperties, PredictPlan]:
     """Label map (raw grid) of the mean of several predictions of one case, with what is needed to write it.
+
+    Args:
+        verified: the digests of the files were compared just now; they are not hashed a second time.
 
     Raises:
         DatasetError: the files are not predictions of one case on one grid with the same outputs.
         DamagedFileError: a file is missing, truncated or altered.
     """
-    files = [ProbabilityFile(path) for path in paths]
+    files = [ProbabilityFile(path, verified=verified) for path in paths]
     return mean_labels(files), files[0].properties, files[0].plan
 
 

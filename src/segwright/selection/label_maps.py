@@ -92,11 +92,12 @@ def make_label_map(task: LabelMapTask) -> str:
         stored = read_label(task.label_map.verify(), task.reader)
         label_zyx, geometry = stored.array_zyx, stored.geometry
     elif task.probabilities:
-        label_zyx, properties, _ = ensemble_labels([entry.verify() for entry in task.probabilities])
+        label_zyx, properties, _ = ensemble_labels([entry.verify() for entry in task.probabilities], verified=True)
         geometry = properties.geometry
     else:
         raise DatasetError(f"case {task.case_id}: there is no prediction to make {task.output} from; predict it first")
     if task.probabilities_output is not None:
-        write_npz(task.probabilities_output, [ProbabilityFile(entry.verify()) for entry in task.probabilities])
+        members = [ProbabilityFile(entry.verify(), verified=True) for entry in task.probabilities]
+        write_npz(task.probabilities_output, members)
     write_label(task.output, apply_rules(label_zyx, task.rules), geometry, task.reader)
     return note_finished(task.folder, _OWNER, task.case_id, task.inputs, task.files)["label"]

@@ -107,6 +107,18 @@ def test_an_altered_file_is_refused(tmp_path: Path, where: str) -> None:
         read_probabilities(path)
 
 
+def test_a_verified_file_is_not_hashed_again(tmp_path: Path) -> None:
+    scores = np.random.default_rng(1).normal(size=(2, 9, 20, 15)).astype(np.float32)
+    path = tmp_path / "a"
+    write_scores(path, scores, {})
+    content = bytearray(path.read_bytes())
+    content[content.index(b'{"shape"') - 1] ^= 1  # the last bit of the last score
+    path.write_bytes(bytes(content))
+    with pytest.raises(DamagedFileError, match="planes 0 to 9"):
+        ScoreFile(path).planes(0, 9)
+    assert np.count_nonzero(ScoreFile(path, verified=True).planes(0, 9) != scores) == 1
+
+
 @pytest.mark.parametrize("size", [0, 5, 60, -1])
 def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, size: int) -> None:
     plan, properties, scores = case(PLAIN)
