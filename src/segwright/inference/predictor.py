@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segwright.core.allocator import keep_freed_memory
+from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, brief
 from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.registry import load_plugins
@@ -24,12 +25,10 @@ from segwright.inference.export import ScoreKind
 from segwright.inference.sliding_window import Input, Window, predict_scores
 from segwright.networks.build import build_network
 from segwright.networks.device import is_out_of_memory
+from segwright.networks.precision import AUTOCAST_TYPES, resolve_precision
 from segwright.networks.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
-
-_BUILT_IN = ("plain_unet", "residual_unet")
-_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": None}
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Predictor:
         if training.network:
             architecture = replace(architecture, kind=training.network)
         loaded = load_plugins(plugins)
-        if architecture.kind not in _BUILT_IN:  # a plugin's loss or augmentation is not needed to predict
+        if architecture.kind not in NETWORK_CLASS_NAMES:  # a plugin's loss or augmentation is not needed to predict
             _require_plugins(training.plugins, loaded)
         self._network = build_network(architecture, plan.num_input_channels, plan.labels.num_outputs, False)
         with _explained_memory(self.device, plan.patch_size):
@@ -144,7 +143,7 @@ class Predictor:
             gaussian=settings.gaussian,
             mirror_axes=training.mirror_axes if settings.mirroring else (),
             activation=_activation(plan, settings),
-            autocast=_AUTOCAST[resolve_precision(settings.precision, self.device.type)],
+            autocast=AUTOCAST_TYPES[resolve_precision(settings.precision, self.device.type)],
         )
 
     def logits(self, image_czyx: np.ndarray, previous_label_zyx: np.ndarray | None = None) -> np.ndarray:
@@ -228,14 +227,8 @@ def prediction_digest(
     )
 
 
-def resolve_precision(precision: str, device_type: str) -> str:
-    """``auto``: fp16 on CUDA as v2, else fp32."""
-    if precision != "auto":
-        return precision
-    return "fp16" if device_type == "cuda" else "fp32"
-
-
-def _activation(plan: PredictPlan, settings: PredictionSettings) -> Any:
+def _activation(plan: PredictPlan, settings: PredictionSettings) -> Literal["softmax", "sigmoid"] | None:
+    """What is averaged instead of logits (``prediction.average``), if anything."""
     if settings.average == "logits":
         return None
     return "sigmoid" if plan.labels.has_regions else "softmax"

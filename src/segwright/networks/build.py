@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from segwright.core.architecture import Architecture
+from segwright.core.architecture import NETWORK_CLASS_NAMES, Architecture
 from segwright.core.errors import PlansError
 from segwright.core.registry import Registry
 from segwright.networks.plain_unet import plain_unet
@@ -18,8 +18,6 @@ NetworkBuilder = Callable[[Architecture, int, int, bool], nn.Module]
 NETWORKS: Registry[NetworkBuilder] = Registry("network")
 NETWORKS.register("plain_unet")(plain_unet)
 NETWORKS.register("residual_unet")(residual_unet)
-
-_BUILT_IN = ("plain_unet", "residual_unet")
 
 
 def build_network(
@@ -35,7 +33,7 @@ def build_network(
         PlansError: the numbers contradict each other.
     """
     builder = NETWORKS.get(architecture.kind)
-    if architecture.kind in _BUILT_IN:
+    if architecture.kind in NETWORK_CLASS_NAMES:
         check_architecture(architecture)
     return builder(architecture, num_inputs, num_outputs, deep_supervision)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from segwright.core.errors import SettingsError, TrainingError
 from segwright.networks.device import OnTheWay, to_device
+from segwright.networks.precision import AUTOCAST_TYPES, resolve_precision
 from segwright.training.loss import Loss, LossOptions, Reduce, deep_supervision_weights, keep, weighted_loss
 from segwright.training.metrics import hard_counts
 
@@ -52,7 +53,7 @@ class Compute:
 
     @property
     def precision(self) -> str:
-        return {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.autocast_type]
+        return next(name for name, kind in AUTOCAST_TYPES.items() if kind is self.autocast_type)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast_type is None:
@@ -73,9 +74,7 @@ def resolve_compute(precision: str, device: str) -> Compute:
     kind = torch.device(device).type
     if precision == "fp16" and kind != "cuda":
         raise SettingsError(f"training.precision fp16 needs CUDA, the device is {kind}; use auto, fp32 or bf16")
-    chosen = ("fp16" if kind == "cuda" else "fp32") if precision == "auto" else precision
-    types = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return Compute(torch.device(device), types[chosen])
+    return Compute(torch.device(device), AUTOCAST_TYPES[resolve_precision(precision, kind)])
 
 
 @dataclass(frozen=True)
@@ -176,6 +175,7 @@ def batch_to_device(batch: BatchLike, device: torch.device) -> tuple[Tensor, lis
 
 
 def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The heads' outputs, high to low resolution; a network without deep supervision gives one tensor."""
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
