@@ -60,6 +60,10 @@ class PreprocessPlan:
     def is_2d(self) -> bool:
         return len(self.spacing_mm) == 2
 
+    def target_spacing_mm(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
+        """Spacing of the stored grid of an image of this spacing, both in transposed order: always three axes."""
+        return (spacing_mm[0], *self.spacing_mm) if self.is_2d else self.spacing_mm
+
     @property
     def data_id(self) -> str:
         """Name of the store: readable root plus a digest of the whole slice."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Case, Dataset
-from segwright.core.errors import DamagedFileError, DatasetError, SegwrightError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SegwrightError, brief
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, json_digest, read_json, write_json
 from segwright.core.progress import progress
 from segwright.core.slices import PreprocessPlan
@@ -139,8 +139,8 @@ def write_index(batch_files: Sequence[Path], output: Path) -> None:
         try:
             data_ids.setdefault(str(content["data_id"]), path)
             case_ids = list(content["cases"])
-        except (KeyError, TypeError) as error:
-            raise DamagedFileError(path, f"not a batch of preprocessed cases ({error!r})") from error
+        except MALFORMED as error:
+            raise DamagedFileError(path, f"not a batch of preprocessed cases ({brief(repr(error))})") from error
         for case_id in case_ids:
             if case_id in owner:
                 raise DatasetError(f"{path}: case {case_id} is also in {owner[case_id]}; preprocess the dataset anew")
@@ -240,8 +240,8 @@ class _Journal:
 def _records(inspection_file: Path) -> dict[str, Any]:
     try:
         return dict(read_json(inspection_file)["cases"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(inspection_file, f"not an inspection file ({error!r})") from error
+    except MALFORMED as error:
+        raise DamagedFileError(inspection_file, f"not an inspection file ({brief(repr(error))})") from error
 
 
 def _file_name(case_id: str, inputs: str) -> str:

@@ -138,7 +138,7 @@ def plan_geometry(geometry: Geometry, box: Box, plan: PreprocessPlan) -> CasePro
     """
     shape = _permuted(geometry.shape_zyx, plan.transpose_forward)
     spacing_mm = _permuted(geometry.spacing_zyx, plan.transpose_forward)
-    target_mm = (spacing_mm[0], *plan.spacing_mm) if plan.is_2d else plan.spacing_mm
+    target_mm = plan.target_spacing_mm(spacing_mm)
     cropped = tuple(high - low for low, high in box)
     resampled = _shape([max(1, edge) for edge in new_shape_after(cropped, spacing_mm, target_mm)])
     if prod(resampled) > MAX_VALUES:

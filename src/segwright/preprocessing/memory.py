@@ -14,15 +14,17 @@ PROGRAM_MB = 200
 SAFETY = 1.2
 
 
-def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: PreprocessPlan, channels: int) -> int:
+def estimate_memory_mb(
+    shape_zyx: Sequence[int], spacing_mm: Sequence[float], plan: PreprocessPlan, channels: int
+) -> int:
     """Peak resident memory of one worker that preprocesses one case, in MB (10^6 bytes), rounded up.
 
     Args:
-        shape, spacing: voxels and millimetres of the raw image, axes as in the file (before the plan's transposition).
-            Cropping is not foreseen: it only makes the case smaller.
+        shape_zyx, spacing_mm: of the raw image, axes as in the file (before the plan's transposition). Cropping is not
+            foreseen: it only makes the case smaller.
         channels: image channels.
     """
-    raw, new = prod(shape), prod(stored_shape(shape, spacing, plan))
+    raw, new = prod(shape_zyx), prod(stored_shape(shape_zyx, spacing_mm, plan))  # voxels
     item_bytes = 4 if _values_stay_small(plan) else 8
     # Reading: the file's pixels beside the float32 image. Afterwards: raw image, label maps and mask, and then for one
     # channel a working copy and up to two intermediate volumes, beside the finished image and label map.
@@ -34,12 +36,12 @@ def estimate_memory_mb(shape: Sequence[int], spacing: Sequence[float], plan: Pre
     return PROGRAM_MB + ceil(SAFETY * peak_bytes / 1e6)
 
 
-def stored_shape(shape: Sequence[int], spacing: Sequence[float], plan: PreprocessPlan) -> tuple[int, ...]:
+def stored_shape(shape_zyx: Sequence[int], spacing_mm: Sequence[float], plan: PreprocessPlan) -> tuple[int, ...]:
     """Voxels of the preprocessed case, in the plan's order of axes; arguments as above."""
-    spacing_mm = [spacing[axis] for axis in plan.transpose_forward]
-    target_mm = [spacing_mm[0], *plan.spacing_mm] if plan.is_2d else list(plan.spacing_mm)
-    voxels = [shape[axis] for axis in plan.transpose_forward]
-    return tuple(max(1, edge) for edge in new_shape_after(voxels, spacing_mm, target_mm))
+    shape = [shape_zyx[axis] for axis in plan.transpose_forward]
+    before_mm = [spacing_mm[axis] for axis in plan.transpose_forward]
+    new_shape = new_shape_after(shape, before_mm, plan.target_spacing_mm(before_mm))
+    return tuple(max(1, edge) for edge in new_shape)
 
 
 def _values_stay_small(plan: PreprocessPlan) -> bool:

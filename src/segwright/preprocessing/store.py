@@ -95,8 +95,8 @@ class StoredCase:
             self.image_czyx: NDArray[np.float32] = arrays.pop("image")
             self.label_zyx: NDArray[Any] | None = arrays.pop("label", None)
             self.class_locations = _locations(arrays, record["keys"])
-        except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
-            raise DamagedFileError(path, f"not a preprocessed case ({error!r})", REMEDY) from error
+        except MALFORMED as error:
+            raise DamagedFileError(path, f"not a preprocessed case ({brief(repr(error))})", REMEDY) from error
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -148,11 +148,21 @@ class PreprocessedStore:
         return tuple(self._files)
 
     def path(self, case_id: str) -> Path:
+        """Where a case's file lies.
+
+        Raises:
+            DamagedFileError: the index does not have the case.
+        """
         if case_id not in self._files:
             raise DamagedFileError(self.index_file, f"case {case_id} is not in it", "run the preprocessing again")
         return self._files[case_id]
 
     def open(self, case_id: str) -> StoredCase:
+        """Map a case's file; its content is not compared with the recorded digest, see :meth:`open_intact`.
+
+        Raises:
+            DamagedFileError: the index does not have the case, or its file is no stored case.
+        """
         return StoredCase(self.path(case_id))
 
     def verify(self, case_id: str) -> None:

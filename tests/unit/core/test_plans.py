@@ -147,6 +147,13 @@ def test_slices_round_trip(record: dict[str, Any]) -> None:
     assert PredictPlan.from_json(json.loads(json.dumps(predict.to_json()))) == predict
 
 
+def test_only_2d_keeps_the_spacing_of_slices(record: dict[str, Any]) -> None:
+    plans = Plans.from_json(record)
+    flat, full = (preprocess_slice(plans, name, LABELS, ("MRI",)) for name in ("2d", "3d_fullres"))
+    assert flat.target_spacing_mm((3.5, 0.5, 0.7)) == (3.5, 1.0, 1.0)
+    assert full.target_spacing_mm((3.5, 0.5, 0.7)) == (1.0, 1.0, 1.0)
+
+
 def test_data_id_follows_the_preprocessing_and_nothing_else(record: dict[str, Any]) -> None:
     """Design, decision 3 and 5: a batch size preprocesses nothing again, a spacing does."""
 
