@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core.dataset import Case
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import file_digest, json_digest, read_json
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
@@ -24,6 +24,8 @@ from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, sidecars, write_label
 from segwright.inference.export import ScoreKind, labels_from_logits
 from segwright.inference.finished import (
+    LABEL,
+    PROBABILITIES,
     PROBABILITIES_SUFFIX,
     finished_digests,
     note_finished,
@@ -31,7 +33,7 @@ from segwright.inference.finished import (
     require_free_disk,
     write_manifest,
 )
-from segwright.inference.fold import LABEL, PROBABILITIES, require_finite
+from segwright.inference.fold import require_finite
 from segwright.inference.pipeline import run_cases
 from segwright.inference.predictor import (
     Predictor,
@@ -127,13 +129,6 @@ def predict_batch(
 
         run_cases(f"predict {plan.configuration} {owner}", missing, prepare, predict, export, workers)
     _write_batch(output, files, digests, inputs)
-
-
-def _training_of(weights: Sequence[Path], training_jsons: Sequence[Path]) -> TrainingFacts:
-    """What all folds were trained with; each must be the training its weights came from."""
-    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
-        require_trained(fold_weights, training_json)
-    return merge_training_facts([read_training_facts(path) for path in training_jsons])
 
 
 def predict_image(
@@ -302,6 +297,13 @@ def _valid_records(inspection_file: Path) -> Mapping[str, CaseRecord]:
     return records
 
 
+def _training_of(weights: Sequence[Path], training_jsons: Sequence[Path]) -> TrainingFacts:
+    """What all folds were trained with; each must be the training its weights came from."""
+    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
+        require_trained(fold_weights, training_json)
+    return merge_training_facts([read_training_facts(path) for path in training_jsons])
+
+
 def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[str, tuple[Path, str]]:
     """Case -> (label map of the previous stage, its digest)."""
     listed = read_json(manifest)
@@ -310,8 +312,8 @@ def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[
             case_id: (manifest.parent / entry["file"], str(entry["digest"]))
             for case_id, entry in listed["cases"].items()
         }
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise DamagedFileError(manifest, f"not a list of predictions ({problem!r})") from problem
+    except MALFORMED as problem:
+        raise DamagedFileError(manifest, f"not a list of predictions ({brief(repr(problem))})") from problem
     missing = sorted(records.keys() - labels.keys())
     if missing:
         raise DatasetError(f"{manifest}: the previous stage did not predict {', '.join(missing[:5])}; predict it first")
@@ -331,9 +333,9 @@ def _score_bytes(record: CaseRecord, plan: PredictPlan) -> int:
     """Upper estimate of a case's scores from its raw grid: what cropping may save is not counted."""
     if record.geometry is None:
         return 0
-    spacing = [record.geometry.spacing_zyx[axis] for axis in plan.preprocess.transpose_forward]
-    target = (spacing[0], *plan.preprocess.spacing_mm) if plan.preprocess.is_2d else plan.preprocess.spacing_mm
-    growth = float(np.prod([before / after for before, after in zip(spacing, target, strict=True)]))
+    spacing_mm = [record.geometry.spacing_zyx[axis] for axis in plan.preprocess.transpose_forward]
+    target_mm = plan.preprocess.target_spacing_mm(spacing_mm)
+    growth = float(np.prod([before / after for before, after in zip(spacing_mm, target_mm, strict=True)]))
     return int(np.prod(record.geometry.shape_zyx, dtype=np.float64) * growth * plan.labels.num_outputs * 4)
 
 
@@ -349,6 +351,6 @@ def _write_batch(
         entry: dict[str, object] = {"file": roles[LABEL], "digest": done[LABEL], "inputs": inputs[case_id]}
         if PROBABILITIES in roles:
             name = roles[PROBABILITIES].relative_to(output.parent).as_posix()
-            entry["probabilities"] = {"file": name, "digest": done[PROBABILITIES]}
+            entry[PROBABILITIES] = {"file": name, "digest": done[PROBABILITIES]}
         entries[case_id] = entry
     write_manifest(output, output.parent, entries)

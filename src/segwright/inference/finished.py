@@ -16,11 +16,14 @@ from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, read_json, write_json
 
 MANIFEST_VERSION = 1
-_FOLDER = ".finished"
 PROBABILITIES_SUFFIX = ".probabilities"
+_FOLDER = ".finished"
+
+LABEL, PROBABILITIES, NEXT_STAGE = "label", "probabilities", "next_stage/"
+"""Roles of a case's files; the last one is followed by the name of the configuration whose input the file is."""
 
 Files = Mapping[str, Path]
-"""Role (``label``, ``probabilities``, ``next_stage/<configuration>``) -> file."""
+"""Role -> file."""
 
 
 def finished_digests(folder: Path, case_id: str, inputs: str, files: Files) -> dict[str, str] | None:
@@ -86,7 +89,7 @@ def keeps_probabilities(path: Path) -> bool:
         return False
     try:
         cases = read_json(path)["cases"]
-        listed = [entry.get("probabilities", {"file": entry["file"]})["file"] for entry in cases.values()]
+        listed = [entry.get(PROBABILITIES, {"file": entry["file"]})["file"] for entry in cases.values()]
     except (DamagedFileError, KeyError, TypeError, AttributeError):
         return False
     return bool(listed) and all(str(file).endswith(PROBABILITIES_SUFFIX) for file in listed)

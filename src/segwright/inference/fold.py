@@ -20,6 +20,9 @@ from segwright.core.slices import PredictPlan
 from segwright.images.readers import write_label
 from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
 from segwright.inference.finished import (
+    LABEL,
+    NEXT_STAGE,
+    PROBABILITIES,
     PROBABILITIES_SUFFIX,
     finished_digests,
     note_finished,
@@ -46,8 +49,7 @@ log = logging.getLogger(__name__)
 _Prepared = tuple[StoredCase, np.ndarray | None]  # with the previous stage's label map
 _Predicted = tuple[np.ndarray, CaseProperties]
 
-LABEL, PROBABILITIES, NEXT_STAGE = "label", "probabilities", "next_stage/"
-_SCORE_BYTES = 4
+_SCORE_BYTES = 4  # a score is float32
 
 
 def predict_fold(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import atomic_path, file_digest, read_json, write_json
 
 VERSION = 1
@@ -120,5 +120,5 @@ def _read_targets(path: Path) -> dict[str, dict[str, tuple[Path, str]]]:
             }
             for configuration, cases in record["target"].items()
         }
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise DamagedFileError(path, f"not a list of next-stage label maps ({problem!r})") from problem
+    except MALFORMED as problem:
+        raise DamagedFileError(path, f"not a list of next-stage label maps ({brief(repr(problem))})") from problem

@@ -71,18 +71,13 @@ class Input:
     def tile(self, starts_zyx: Sequence[int], size_zyx: Sequence[int]) -> np.ndarray:
         """Float32 (channels + labels, *size); 0 where the tile reaches beyond the image."""
         channels, *shape = self.image_czyx.shape
-        lows = [max(0, start) for start in starts_zyx]
-        highs = [min(n, start + size) for n, start, size in zip(shape, starts_zyx, size_zyx, strict=True)]
-        inside = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
-        place = tuple(
-            slice(low - start, high - start) for low, high, start in zip(lows, highs, starts_zyx, strict=True)
-        )
+        where, part = _overlap(starts_zyx, size_zyx, shape)
         tile = np.zeros((channels + len(self.previous_labels), *size_zyx), np.float32)
-        tile[(slice(0, channels), *place)] = self.image_czyx[(slice(None), *inside)]
+        tile[(slice(0, channels), *part)] = self.image_czyx[(slice(None), *where)]
         if self.previous_label_zyx is not None:
-            part = self.previous_label_zyx[inside]
+            previous_zyx = self.previous_label_zyx[where]
             for number, value in enumerate(self.previous_labels):
-                tile[(channels + number, *place)] = part == value
+                tile[(channels + number, *part)] = previous_zyx == value
         return tile
 
 
@@ -215,7 +210,7 @@ def _activate(logits: Tensor, window: Window) -> Tensor:
 
 def _weights(window: Window) -> np.ndarray:
     if window.gaussian:
-        return gaussian_weights(window.patch_size).copy()
+        return gaussian_weights(window.patch_size).copy()  # torch takes no read-only arrays
     return np.ones(window.patch_size, np.float32)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segwright.evaluation.manifest import Entry, read_manifests
+from segwright.inference.finished import PROBABILITIES
 from segwright.selection.ensembles import same_cases
 from segwright.selection.label_maps import LabelMapTask, make_label_maps
 from segwright.selection.postprocessing import read_rules
@@ -42,7 +43,7 @@ def finish_test(
     label_maps = {} if averaged else read_manifests(members[0])
     probabilities: Mapping[str, tuple[Entry, ...]] = {}
     if (averaged or save_probabilities) and any(members):  # a dataset may have no test images
-        probabilities = same_cases([read_manifests(files, "probabilities") for files in members])
+        probabilities = same_cases([read_manifests(files, PROBABILITIES) for files in members])
     rules = read_rules(postprocessing)
     tasks = [
         LabelMapTask(

@@ -13,7 +13,14 @@ from segwright.core.versions import STAGE_VERSION
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
 from segwright.images.readers import read_label, write_label
-from segwright.inference.finished import finished_digests, note_finished, remove_stale, write_manifest
+from segwright.inference.finished import (
+    LABEL,
+    PROBABILITIES,
+    finished_digests,
+    note_finished,
+    remove_stale,
+    write_manifest,
+)
 from segwright.inference.probabilities import ProbabilityFile, ensemble_labels, write_npz
 from segwright.selection.components import Rule, apply_rules
 
@@ -46,9 +53,9 @@ class LabelMapTask:
     @property
     def files(self) -> dict[str, Path]:
         """What the task writes, by role."""
-        files = {"label": self.output}
+        files = {LABEL: self.output}
         if self.probabilities_output is not None:
-            files["probabilities"] = self.probabilities_output
+            files[PROBABILITIES] = self.probabilities_output
         return files
 
     @property
@@ -87,7 +94,7 @@ def make_label_map(task: LabelMapTask) -> str:
     """Write one case's label map, unless it is finished; returns its digest."""
     finished = finished_digests(task.folder, task.case_id, task.inputs, task.files)
     if finished is not None:
-        return finished["label"]
+        return finished[LABEL]
     if task.label_map is not None:
         stored = read_label(task.label_map.verify(), task.reader)
         label_zyx, geometry = stored.array_zyx, stored.geometry
@@ -100,4 +107,4 @@ def make_label_map(task: LabelMapTask) -> str:
         members = [ProbabilityFile(entry.verify(), verified=True) for entry in task.probabilities]
         write_npz(task.probabilities_output, members)
     write_label(task.output, apply_rules(label_zyx, task.rules), geometry, task.reader)
-    return note_finished(task.folder, _OWNER, task.case_id, task.inputs, task.files)["label"]
+    return note_finished(task.folder, _OWNER, task.case_id, task.inputs, task.files)[LABEL]
