@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from segwright.core.dataset import Dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import read_json, write_json
@@ -117,7 +119,7 @@ def read_summary(path: Path) -> Summary:
         mean = {key_from_text(text): {m: float(v) for m, v in record["mean"][text].items()} for text in texts}
         foreground_mean = {metric: float(value) for metric, value in record["foreground_mean"].items()}
         for metrics in (foreground_mean, *mean.values()):
-            _ = metrics["Dice"]
+            _ = metrics["Dice"]  # all later stages read it; where it is missing, the file is said to be damaged
     except MALFORMED as problem:
         raise DamagedFileError(path, f"not a summary of an evaluation ({brief(repr(problem))})") from problem
     return Summary(tuple(mean), cases, mean, foreground_mean, extras)
@@ -216,16 +218,16 @@ def evaluate_folders(
     Raises:
         DatasetError: a file has no partner, cannot be read, or lies on another grid.
     """
-    facts = read_json(dataset_json)
-    if not isinstance(facts, dict) or "file_ending" not in facts:
-        raise DatasetError(f"{dataset_json}: the key `file_ending` is missing")
-    labels, ending = Labels.from_json(facts), str(facts["file_ending"])
+    labels, ending, facts = read_labels_and_ending(dataset_json)
     references, predictions = files_with_ending(reference, ending), files_with_ending(prediction, ending)
     unknown = sorted(set(predictions) - set(references))
     missing = [] if partial else sorted(set(references) - set(predictions))
-    if unknown or missing:
-        parts = [f"without reference in {reference}: {', '.join(unknown)}"] * bool(unknown)
-        parts += [f"without prediction in {prediction}: {', '.join(missing)}"] * bool(missing)
+    parts = []
+    if unknown:
+        parts.append(f"without reference in {reference}: {', '.join(unknown)}")
+    if missing:
+        parts.append(f"without prediction in {prediction}: {', '.join(missing)}")
+    if parts:
         raise DatasetError(f"the folders do not hold the same cases ({'; '.join(parts)}); add or remove these files")
     pairs = [
         Pair(case_id, references[case_id], path, references[case_id].name, path.name)
@@ -237,6 +239,19 @@ def evaluate_folders(
     summary = make_summary(evaluate_pairs(pairs, labels, reader, workers), labels)
     write_json(output, summary.to_json())
     return summary
+
+
+def read_labels_and_ending(dataset_json: Path) -> tuple[Labels, str, Mapping[str, Any]]:
+    """What folders of label maps need of a dataset.json: its labels, its file ending, and its content.
+
+    Raises:
+        DatasetError: the file ending is missing, or the labels are not valid.
+        DamagedFileError: the file is missing or no JSON.
+    """
+    facts = read_json(dataset_json)
+    if not isinstance(facts, dict) or "file_ending" not in facts:
+        raise DatasetError(f"{dataset_json}: the key `file_ending` is missing")
+    return Labels.from_json(facts), str(facts["file_ending"]), facts
 
 
 def files_with_ending(folder: Path, ending: str) -> dict[str, Path]:
@@ -260,14 +275,23 @@ def chosen_reader(dataset_json: Mapping[str, Any], ending: str, example: Path) -
     return choose_reader(ending, example, None if override in (None, "None") else str(override))
 
 
+def read_pair(case_id: str, reference: Path, prediction: Path, reader: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Reference and prediction of a case, integers (z, y, x).
+
+    Raises:
+        DatasetError: a file cannot be read, or the two lie on different grids.
+    """
+    reference_zyx, prediction_zyx = (read_label(path, reader).array_zyx for path in (reference, prediction))
+    if reference_zyx.shape != prediction_zyx.shape:
+        raise DatasetError(
+            f"case {case_id}: {reference} has shape {reference_zyx.shape} (z, y, x) but {prediction} has"
+            f" {prediction_zyx.shape}; both must lie on the grid of the image"
+        )
+    return reference_zyx, prediction_zyx
+
+
 def _evaluate_pair(task: tuple[Pair, Labels, str]) -> CaseResult:
     pair, labels, reader = task
-    reference = read_label(pair.reference, reader)
-    prediction = read_label(pair.prediction, reader)
-    if reference.array_zyx.shape != prediction.array_zyx.shape:
-        raise DatasetError(
-            f"case {pair.case_id}: {pair.reference} has shape {reference.array_zyx.shape} (z, y, x) but"
-            f" {pair.prediction} has {prediction.array_zyx.shape}; both must lie on the grid of the image"
-        )
-    counts = case_metrics(reference.array_zyx, prediction.array_zyx, labels)
+    reference_zyx, prediction_zyx = read_pair(pair.case_id, pair.reference, pair.prediction, reader)
+    counts = case_metrics(reference_zyx, prediction_zyx, labels)
     return CaseResult(pair.case_id, counts, pair.reference_name, pair.prediction_name)

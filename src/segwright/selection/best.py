@@ -236,15 +236,15 @@ def _reason(best: str, winner: str, scores: Mapping[str, float], note: str) -> s
     if len(scores) == 1:
         return f"{best} is the only candidate (mean foreground Dice {scores[best]:.4f}).{note}"
     tied = [name for name, score in scores.items() if score == scores[best] and name != best]
-    others = max((score for name, score in scores.items() if name != best), default=math.nan)
     if tied:
         return (
             f"{best} has the highest mean foreground Dice in cross-validation ({scores[best]:.4f}), shared with"
             f" {', '.join(tied)}; the first and simplest one is taken.{note}"
         )
+    next_best = max(score for name, score in scores.items() if name != best)
     return (
         f"{best} has the highest mean foreground Dice in cross-validation ({scores[best]:.4f}; next best"
-        f" {others:.4f}).{note}"
+        f" {next_best:.4f}).{note}"
     )
 
 

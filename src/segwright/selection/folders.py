@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from segwright.core.errors import DamagedFileError, DatasetError
-from segwright.core.files import atomic_path, file_digest, read_json
+from segwright.core.files import atomic_path, file_digest
 from segwright.core.labels import Labels
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
-from segwright.evaluation.summary import chosen_reader, files_with_ending
+from segwright.evaluation.summary import chosen_reader, files_with_ending, read_labels_and_ending
 from segwright.images.readers import read_label_header, write_label
 from segwright.inference.export import decide
 from segwright.selection.finish import MANIFEST_NAME, PROBABILITIES_ENDING
@@ -47,7 +46,7 @@ def ensemble_folders(
     """
     if len(inputs) < 2:
         raise DatasetError("ensemble: give at least two folders of predictions")
-    labels, ending, facts = _facts(dataset_json or inputs[0] / "dataset.json")
+    labels, ending, facts = read_labels_and_ending(dataset_json or inputs[0] / "dataset.json")
     _require_other_folder(inputs, output)
     members = [files_with_ending(folder, PROBABILITIES_ENDING) for folder in inputs]
     for folder, member in zip(inputs, members, strict=True):
@@ -89,7 +88,7 @@ def postprocess_folder(
     Raises:
         DatasetError: a folder is missing or empty, or output and input are the same.
     """
-    _, ending, facts = _facts(dataset_json or inputs / "dataset.json")
+    _, ending, facts = read_labels_and_ending(dataset_json or inputs / "dataset.json")
     _require_other_folder([inputs], output)
     files = files_with_ending(inputs, ending)
     if not files:
@@ -144,10 +143,3 @@ def _read_npz(path: Path) -> np.ndarray:
 def _require_other_folder(inputs: Sequence[Path], output: Path) -> None:
     if any(folder.resolve() == output.resolve() for folder in inputs):
         raise DatasetError(f"{output}: is also a folder of inputs; give another one for the results")
-
-
-def _facts(dataset_json: Path) -> tuple[Labels, str, Mapping[str, Any]]:
-    facts = read_json(dataset_json)
-    if not isinstance(facts, dict) or "file_ending" not in facts:
-        raise DatasetError(f"{dataset_json}: the key `file_ending` is missing")
-    return Labels.from_json(facts), str(facts["file_ending"]), facts

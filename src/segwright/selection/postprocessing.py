@@ -218,7 +218,8 @@ def _sentence(rules: Sequence[Rule], before: Means, after: Means) -> str:
     if not rules:
         return "Keeping only the largest component improves no structure in cross-validation."
     kept = "; ".join(rule.describe() for rule in rules)
+    (_, foreground_before), (_, foreground_after) = before, after
     return (
         f"Keeping only the largest component of {kept} raises the mean foreground Dice in cross-validation"
-        f" from {before[1]['Dice']:.4f} to {after[1]['Dice']:.4f}."
+        f" from {foreground_before['Dice']:.4f} to {foreground_after['Dice']:.4f}."
     )

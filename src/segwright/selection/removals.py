@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segwright.core.errors import DatasetError
 from segwright.core.labels import Labels
 from segwright.evaluation.manifest import Entry
 from segwright.evaluation.metrics import joint_histogram, positions
-from segwright.images.readers import read_label
+from segwright.evaluation.summary import read_pair
 from segwright.selection.components import Box, Rule, bounding_box, removed_voxels
 
 Histogram = NDArray[np.int64]
@@ -58,13 +57,7 @@ def load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[CaseState, Hi
         DamagedFileError: the prediction is missing or was altered.
     """
     case_id, entry, reference_file, labels, reader = task
-    prediction_zyx = read_label(entry.verify(), reader).array_zyx
-    reference_zyx = read_label(reference_file, reader).array_zyx
-    if prediction_zyx.shape != reference_zyx.shape:
-        raise DatasetError(
-            f"case {case_id}: {entry.path} has shape {prediction_zyx.shape} (z, y, x) but {reference_file} has"
-            f" {reference_zyx.shape}; both must lie on the grid of the image"
-        )
+    reference_zyx, prediction_zyx = read_pair(case_id, reference_file, entry.verify(), reader)
     histogram = joint_histogram(reference_zyx, prediction_zyx, labels)
     box = bounding_box(prediction_zyx != 0) or (slice(0, 0),) * prediction_zyx.ndim
     values = labels.declared_labels
