@@ -68,7 +68,7 @@ def test_the_nearest_sizes_fit_and_the_next_larger_ones_do_not(free_gib: float, 
     assert fits
     for size in fits:
         chosen = replace(wanted, patch_size=size.patch_size, batch_size=size.batch_size)
-        assert training_bytes(chosen, SETTINGS, "fp16") == size.bytes <= free
+        assert training_bytes(chosen, SETTINGS, "fp16") == size.needed_bytes <= free
         assert all(edge % 32 == 0 for edge in size.patch_size) and size.batch_size >= 2
         if size.patch_size == wanted.patch_size:
             assert training_bytes(replace(chosen, batch_size=size.batch_size + 1), SETTINGS, "fp16") > free

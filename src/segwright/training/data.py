@@ -12,6 +12,7 @@ import torch
 
 from segwright.core.files import json_digest, read_json
 from segwright.core.settings import TrainingSettings
+from segwright.training.host_memory import validation_workers
 from segwright.training.intact import Recorded, require_intact
 from segwright.training.loop import BatchLike
 from segwright.training.request import TrainingRequest
@@ -51,8 +52,8 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
     from segwright.preprocessing.store import PreprocessedStore
     from segwright.training.augmentation.on_device.batches import AugmentedBatches
     from segwright.training.augmentation.on_device.dispatch import require_device_versions
-    from segwright.training.augmentation.pipeline import build_pipeline
-    from segwright.training.loader import BatchSource, mirror_axes
+    from segwright.training.augmentation.pipeline import build_pipeline, mirror_axes
+    from segwright.training.loader import BatchSource
     from segwright.training.parts import PartSource
     from segwright.training.previous_stage import PreviousStageMaps
     from segwright.training.workers import BatchLoader
@@ -79,13 +80,12 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
         require_intact(stores, cases, request.workers + 1, noted, after_each)
 
     def loader(training: bool) -> Batches:
-        cases = request.fold.train if training else request.fold.val
+        case_ids = request.fold.train if training else request.fold.val
         made: dict[str, Any] = {
-            "index": request.index, "case_ids": cases, "plan": request.plan, "settings": settings,
+            "index": request.index, "case_ids": case_ids, "plan": request.plan, "settings": settings,
             "training": training, "next_stage": request.next_stage, "plugins": request.plugins,
         }  # fmt: skip
-        # validation batches are not augmented and few: a quarter of the workers keeps up
-        workers = request.workers if training else min(request.workers, max(1, request.workers // 4))
+        workers = request.workers if training else validation_workers(request.workers)
         if training and on_device:
             drawn = BatchLoader(PartSource(**made), workers)
             return AugmentedBatches(drawn, pipeline, torch.device(request.device))
@@ -105,11 +105,15 @@ def augments_on_device(request: TrainingRequest, settings: TrainingSettings) -> 
 
     A cascade's are not, whatever the setting: its transforms look for connected components, which no device does well.
     """
-    if settings.augment_on == "device" and request.plan.previous_stage is not None:
-        log.info("%s: training.augment_on: device is not for cascades; the loader's processes augment",
-                 request.plan.configuration)  # fmt: skip
+    if settings.augment_on != "device":
         return False
-    return settings.augment_on == "device"
+    if request.plan.previous_stage is not None:
+        log.info(
+            "%s: training.augment_on: device is not for cascades; the loader's processes augment",
+            request.plan.configuration,
+        )
+        return False
+    return True
 
 
 def _maps_of(request: TrainingRequest, record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -45,17 +45,23 @@ class StopSignal:
 
 @dataclass(frozen=True)
 class Deadline:
-    """The moment before which everything must be saved; None: there is none."""
+    """The moment before which everything must be saved.
+
+    Attributes:
+        end: seconds of ``clock``; None: there is no deadline.
+    """
 
     end: float | None
     clock: Callable[[], float] = time.monotonic
 
     @staticmethod
     def after(seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
+        """So many seconds from now; None: no deadline."""
         return Deadline(None if seconds is None else clock() + seconds, clock)
 
     @property
     def remaining_s(self) -> float:
+        """Negative once it has passed, infinite without one."""
         return float("inf") if self.end is None else self.end - self.clock()
 
     def fits(self, epoch_s: float | None) -> bool:

@@ -38,9 +38,12 @@ from segwright.training.state import StateFolder
 log = logging.getLogger(__name__)
 
 MODEL_FILE, RECORD_FILE, STATE_FOLDER = "model.safetensors", "training.json", "state"
-_MEMORY_MISJUDGED = 0.8
 TRAINING_VERSION = 3  # raised when the same settings give other weights
 _WITHOUT_EFFECT = ("configurations", "folds", "schedule", "checkpoint_interval", "keep_state", "initial_model")
+"""Settings that change no weights, or (``schedule``, ``initial_model``) stand in the identity by what they come to."""
+
+_TRUSTED_SHARE = 0.8  # of the estimated memory: what advice aims at where memory ran out against the estimate
+_RECORDED_METRICS = ("train_loss", "val_loss", "dice_per_class", "mean_fg_dice", "ema_fg_dice")
 
 
 def train_fold(request: TrainingRequest) -> None:
@@ -117,7 +120,8 @@ def write_results(
     metadata = {"format": "pt", "configuration": plan.configuration, "fold": request.fold.name}
     save_weights(request.output / MODEL_FILE, weights, metadata)
     training.history.draw(always=True)
-    last, best = training.history.records[-1], training.history.best_epoch
+    records, best = training.history.records, training.history.best_epoch
+    last = records[-1].to_json()
     write_json(
         request.output / RECORD_FILE,
         {
@@ -137,13 +141,9 @@ def write_results(
             "weights_of_epoch": epoch,
             "weights_digest": file_digest(request.output / MODEL_FILE),
             "metrics": {
-                "train_loss": last.train_loss,
-                "val_loss": last.to_json()["val_loss"],
-                "dice_per_class": last.to_json()["dice_per_class"],
-                "mean_fg_dice": last.to_json()["mean_fg_dice"],
-                "ema_fg_dice": last.to_json()["ema_fg_dice"],
+                **{name: last[name] for name in _RECORDED_METRICS},
                 "best_epoch": best,
-                "best_ema_fg_dice": None if best is None else training.history.records[best].to_json()["ema_fg_dice"],
+                "best_ema_fg_dice": None if best is None else records[best].to_json()["ema_fg_dice"],
             },
         },
         sealed=True,
@@ -156,9 +156,9 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
 
     Those may differ in the last bits from run to run.
     """
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic
-    fill, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill_before, benchmark_before = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
@@ -168,10 +168,10 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        deterministic.fill_uninitialized_memory = fill
-        torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic_before)
+        deterministic.fill_uninitialized_memory = fill_before
+        torch.backends.cudnn.benchmark = benchmark_before
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -190,7 +190,7 @@ def _memory_errors(request: TrainingRequest, compute: Compute) -> Iterator[None]
         if not is_out_of_memory(problem):
             raise
         needed = training_bytes(request.plan, request.settings, compute.precision)
-        smaller = min(needed * _MEMORY_MISJUDGED, free_bytes or needed)  # the estimate was too low
+        smaller = min(needed * _TRUSTED_SHARE, free_bytes or needed)  # the estimate was too low
         first_line = (str(problem) or type(problem).__name__).splitlines()[0]
         plan = request.plan
         raise OutOfMemory(

@@ -92,10 +92,12 @@ class History:
         return None if best is None else best.epoch
 
     def mean_duration_s(self, count: int = 10) -> float | None:
+        """Mean of the last ``count`` epochs; None before the first one."""
         recent = [record.duration_s for record in self.records[-count:]]
         return sum(recent) / len(recent) if recent else None
 
     def longest_duration_s(self, count: int = 5) -> float | None:
+        """Longest of the last ``count`` epochs; None before the first one."""
         recent = [record.duration_s for record in self.records[-count:]]
         return max(recent) if recent else None
 

@@ -7,11 +7,11 @@ from math import ceil, prod
 from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.ranges import spatial_ranges
 from segwright.training.memory import batch_bytes
+from segwright.training.shared_memory import slots_for
 
-_READY = 2  # slots beside one a worker
 _IN_PARENT = 2  # copies: a batch is used while the next one is taken
 _PINNED = 2  # batches that a GPU reads, in blocks of powers of two
-_COPIED_WINDOWS = 4
+_COPIED_WINDOWS = 4  # whole batches of windows, which torch's memory for copies comes to
 
 
 def asked_memory_mb(plan: TrainPlan, workers: int, set_mb: int, augment_on: str = "workers") -> int:
@@ -43,8 +43,13 @@ def batches_mb(plan: TrainPlan, workers: int) -> int:
 
 
 def loader_slots(workers: int) -> int:
-    """Batches in shared memory. A quarter of the workers more make validation batches, into slots of their own."""
-    return workers + _READY + max(1, workers // 4) + _READY if workers else 0
+    """Batches in shared memory: those of training, and those of validation, which has workers of its own."""
+    return slots_for(workers) + slots_for(validation_workers(workers)) if workers else 0
+
+
+def validation_workers(workers: int) -> int:
+    """A quarter of those that make training batches keeps up: validation batches are not augmented, and few."""
+    return min(workers, max(1, workers // 4))
 
 
 def windows_mb(plan: TrainPlan, workers: int) -> int:
@@ -56,6 +61,6 @@ def windows_mb(plan: TrainPlan, workers: int) -> int:
     if plan.previous_stage is not None:
         return 0
     window_voxels = prod(spatial_ranges(plan.patch_size).loader_patch_size)
-    slots = workers + _READY + _IN_PARENT
+    slots = slots_for(workers) + _IN_PARENT
     voxels = slots * (window_voxels - prod(plan.patch_size)) + _COPIED_WINDOWS * window_voxels
     return voxels * plan.batch_size * (4 * plan.num_channels + 2) // 1_000_000

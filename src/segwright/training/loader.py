@@ -18,14 +18,12 @@ from segwright.core.errors import TrainingError
 from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
-from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline, build_pipeline, mirror_axes
+from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline, build_pipeline
 from segwright.training.previous_stage import PreviousStageMaps
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
 
 if TYPE_CHECKING:
     from segwright.preprocessing.store import PreprocessedStore, StoredCase
-
-__all__ = ["Batch", "BatchLayout", "BatchSource", "CaseSource", "Filled", "Source", "mirror_axes"]
 
 _OPEN_CASES = 64  # memory-mapped files kept open per process; each takes a file descriptor
 _TARGET_LABELS, _TARGET_REGIONS = np.dtype(np.int16), np.dtype(bool)
@@ -57,8 +55,8 @@ class BatchLayout:
 
     @property
     def size_bytes(self) -> int:
-        pixels = sum(int(np.prod(shape)) for shape in self.target_shapes)
-        return int(np.prod(self.image_shape)) * 4 + pixels * self.target_dtype.itemsize
+        target_values = sum(int(np.prod(shape)) for shape in self.target_shapes)
+        return int(np.prod(self.image_shape)) * 4 + target_values * self.target_dtype.itemsize
 
     def views(self, memory: memoryview | bytearray | np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Images and targets as arrays over ``size_bytes`` bytes of memory."""

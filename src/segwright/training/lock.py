@@ -119,7 +119,7 @@ class FolderLock:
         before = _touched_at(self.folder / OWNER_FILE)
         end = time.monotonic() + _WATCH_S
         while time.monotonic() < end:
-            time.sleep(min(_POLL_S, _WATCH_S))
+            time.sleep(_POLL_S)
             now = _touched_at(self.folder / OWNER_FILE)
             if now is None:
                 return False  # it has just finished

@@ -37,10 +37,11 @@ class Size:
 
     patch_size: tuple[int, ...]
     batch_size: int
-    bytes: float
+    needed_bytes: float
 
     def __str__(self) -> str:
-        return f"{self.batch_size} x {' x '.join(map(str, self.patch_size))} (about {self.bytes / 2**30:.1f} GiB)"
+        patch = " x ".join(map(str, self.patch_size))
+        return f"{self.batch_size} x {patch} (about {self.needed_bytes / 2**30:.1f} GiB)"
 
 
 def training_bytes(plan: TrainPlan, settings: TrainingSettings, precision: str) -> float:

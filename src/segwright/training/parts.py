@@ -53,6 +53,7 @@ class PartSource(CaseSource):
         return self.plan.batch_size * sum(_sizes_bytes(self.plan.num_channels, self.pipeline.loader_patch_size))
 
     def fill(self, epoch: int, step: int, memory: np.ndarray, announce: Callable[[str], None] | None = None) -> Filled:
+        """One sample behind the other, each as large as its part of the window."""
         position, case_ids, draws = 0, [], []
         for case_id, window, rng in self.windows(epoch, step, announce):
             draw = self.pipeline.draw(rng, window.channels)
@@ -81,5 +82,10 @@ class PartSource(CaseSource):
 
 
 def _sizes_bytes(channels: int, edges: tuple[int, ...]) -> tuple[int, int]:
-    """Memory of an image and its labels, each rounded up so that the next one is aligned."""
-    return tuple(-(-prod(edges) * size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for size in (4 * channels, 2))  # type: ignore
+    """Memory of an image (float32) and its labels (int16), each rounded up so that the next one is aligned."""
+    voxels = prod(edges)
+    return _aligned(voxels * 4 * channels), _aligned(voxels * 2)
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

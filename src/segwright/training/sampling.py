@@ -19,7 +19,7 @@ def sample_generator(seed: int, epoch: int, step: int, sample: int, training: bo
 
 def must_show_foreground(sample: int, batch_size: int, foreground_share: float) -> bool:
     """Whether a sample is centred on foreground by its position in the batch: the last share of them (method 5.2)."""
-    return not sample < round(batch_size * (1 - foreground_share))
+    return sample >= round(batch_size * (1 - foreground_share))
 
 
 def start_bounds(

@@ -18,6 +18,11 @@ from segwright.training.worker_death import explain_error
 _NOTE_BYTES = 512  # of each worker: what it works at, readable after its death
 
 
+def slots_for(workers: int) -> int:
+    """How many batches are made or waiting at a time: every worker is busy, and two batches are ready."""
+    return workers + 2
+
+
 class SharedMemory:
     """Anonymous memory seen by parent and workers: a note of each worker, then the slots."""
 

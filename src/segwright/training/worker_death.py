@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 from pathlib import Path
@@ -9,23 +10,21 @@ from pathlib import Path
 import psutil
 
 _GIB = 1 << 30
+_MORE_MEMORY = "ask for more memory or use fewer workers (execution.loader_workers)"
 
 
 def oom_kills() -> int | None:
     """How often the out-of-memory killer has struck in this control group, else on this machine; None: unknown."""
-    try:
+    with contextlib.suppress(OSError, StopIteration, KeyError, ValueError):  # no such groups, or they do not count
         group = next(
             line.split("::", 1)[1].strip()
             for line in Path("/proc/self/cgroup").read_text().splitlines()
             if "::" in line
         )
         return _counter(Path(f"/sys/fs/cgroup{group}") / "memory.events")
-    except (OSError, StopIteration, KeyError, ValueError):
-        pass
-    try:
+    with contextlib.suppress(OSError, KeyError, ValueError):  # not Linux, or an old one
         return _counter(Path("/proc/vmstat"))
-    except (OSError, KeyError, ValueError):
-        return None
+    return None
 
 
 def _counter(path: Path) -> int:
@@ -60,13 +59,11 @@ def explain_exit(exit_code: int, oom_kills_before: int | None, crash_log: str) -
 
 def explain_error(error: BaseException) -> str | None:
     """The plain cause of an exception raised in a worker, where it has one."""
-    if isinstance(error, MemoryError):
-        return f"out of memory ({_memory_text()}); ask for more memory or use fewer workers (execution.loader_workers)"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return f"out of memory ({_memory_text()}); {_MORE_MEMORY}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
         return f"shared memory or a disk is full{where}; free some space, or use fewer workers"
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return f"out of memory ({_memory_text()}); ask for more memory or use fewer workers (execution.loader_workers)"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files; raise the limit (ulimit -n)"
     return None
@@ -83,11 +80,10 @@ def activity(pid: int) -> tuple[float, str]:
 
 
 def _explain_kill(oom_kills_before: int | None) -> str:
-    remedy = "ask for more memory or use fewer workers (execution.loader_workers)"
     now = oom_kills()
     if now is not None and oom_kills_before is not None and now > oom_kills_before:
-        return f"out of memory, the kernel's out-of-memory killer struck ({_memory_text()}); {remedy}"
-    return f"out of memory, or killed by someone ({_memory_text()}); if it was memory, {remedy}"
+        return f"out of memory, the kernel's out-of-memory killer struck ({_memory_text()}); {_MORE_MEMORY}"
+    return f"out of memory, or killed by someone ({_memory_text()}); if it was memory, {_MORE_MEMORY}"
 
 
 def _memory_text() -> str:

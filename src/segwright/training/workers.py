@@ -39,7 +39,7 @@ import numpy as np
 
 from segwright.core.errors import SegwrightError, TrainingError
 from segwright.training.loader import Filled, MadeBatch, Source
-from segwright.training.shared_memory import SharedMemory
+from segwright.training.shared_memory import SharedMemory, slots_for
 from segwright.training.worker_death import activity, explain_error, explain_exit, oom_kills
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ Key = tuple[int, int]
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from segwright.training.workers import serve; serve()"
 _CLOSE_PATIENCE_S = 2.0
 _PARENT_CHECK_S = 1.0
+_CONNECTION_ENDED = (EOFError, BrokenPipeError, ConnectionResetError)
 _IDLE_CPU_SHARE = 0.01  # a worker that used less than this share of a core did nothing
 
 
@@ -105,11 +106,11 @@ class WorkerPool:
 
     Args:
         workers: number of processes.
-        slots: batches made or waiting at a time; the default keeps every worker busy and two batches ready.
+        slots: batches made or waiting at a time; None: as :func:`slots_for` says.
     """
 
     def __init__(self, source: Source[Any], workers: int, stall_timeout_s: float, slots: int | None = None) -> None:
-        self.slots = workers + 2 if slots is None else slots
+        self.slots = slots_for(workers) if slots is None else slots
         self._stall_timeout_s = stall_timeout_s
         self._oom_kills = oom_kills()
         self._free = list(range(self.slots))
@@ -255,7 +256,7 @@ class _Worker:
         self._crash_log.close()
 
     def _send(self, message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, OSError):
+        with contextlib.suppress(OSError):
             self.connection.send(message)  # if it is dead, the next receive says so, with the cause
 
 
@@ -267,7 +268,7 @@ def serve() -> None:
     faulthandler.enable(crash_fd)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     connection = Connection(connection_fd)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(*_CONNECTION_ENDED):
         number, (workers, slots, slot_bytes) = connection.recv()
         memory = SharedMemory(workers, slots, slot_bytes, memory_fd)
         task_key: Key | None = None
@@ -277,7 +278,7 @@ def serve() -> None:
                 task_key, slot = task
                 filled = _fill(source, memory, number, task_key, slot)
                 connection.send(("made", task_key, filled))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except _CONNECTION_ENDED:
             raise
         except BaseException as error:  # whatever it is, the parent must hear of it
             connection.send(("failed", _failure_text(error, memory.note_text(number))))

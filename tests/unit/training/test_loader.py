@@ -13,9 +13,15 @@ from segwright.core.errors import DamagedFileError, SettingsError, TrainingError
 from segwright.core.files import file_digest, write_json
 from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
-from segwright.training.augmentation.pipeline import AUGMENTATIONS, Augmentation, PatchFacts, default_augmentation
+from segwright.training.augmentation.pipeline import (
+    AUGMENTATIONS,
+    Augmentation,
+    PatchFacts,
+    default_augmentation,
+    mirror_axes,
+)
 from segwright.training.augmentation.spatial import ArrayWindow
-from segwright.training.loader import Batch, BatchSource, mirror_axes
+from segwright.training.loader import Batch, BatchSource
 from segwright.training.workers import BatchLoader
 
 SETTINGS = TrainingSettings(schedule="smoke", seed=5).resolved()

@@ -46,6 +46,7 @@ class AugmentedBatches:
 
 @torch.no_grad()
 def augment_batch(drawn: DrawnBatch, pipeline: SamplePipeline, device: torch.device) -> DeviceBatch:
+    """Images (samples, channels, [z,] y, x) float32 and targets, one tensor a deep-supervision scale, on ``device``."""
     samples = [augment(sample, pipeline, device) for sample in drawn.samples]
     images, targets = zip(*samples, strict=True)
     return DeviceBatch(
