@@ -86,6 +86,16 @@ def pipeline_folder(dataset, pipeline):
     return (RESULTS / dataset / pipeline).as_posix()
 
 
+def inspection_records(dataset):
+    """What inspection says of the training cases, batch by batch."""
+    return [f"{data_folder(dataset)}/inspection/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
+
+
+def test_records(dataset):
+    """What inspection says of the test images, batch by batch."""
+    return [f"{data_folder(dataset)}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset)]
+
+
 wildcard_constraints:
     dataset=r"[A-Za-z0-9_.\-]+",
     pipeline=r"(?!data/)[A-Za-z0-9_]+",
@@ -159,7 +169,17 @@ if workflow.is_main_process and EXPERIMENT.datasets:
     logger.addFilter(warn_where_nothing_starts)
 
 
-# --- digests and tables that several rules ask for ----------------------------------------------------------------------
+# --- facts, digests and tables that several rules ask for ---------------------------------------------------------------
+
+
+def dataset_json(wildcards):
+    """The file that describes the dataset."""
+    return str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json")
+
+
+def declared_labels(wildcards):
+    """Labels, regions and ignore label of the dataset, as params of what counts by them."""
+    return EXPERIMENT.datasets[wildcards.dataset].labels.to_json()
 
 
 def plugin_digests(wildcards):

@@ -19,7 +19,7 @@ rule summarize_crossval:
         runtime=minutes(evaluation),
     params:
         version=STAGE_VERSION["evaluation"],
-        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        labels=declared_labels,
         reader=image_reader,
     message:
         "Cross-validation summary of {wildcards.configuration} ({wildcards.dataset})"
@@ -47,7 +47,7 @@ rule evaluate_ensemble:
         runtime=minutes(ensemble_evaluation),
     params:
         version=STAGE_VERSION["selection"],
-        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        labels=declared_labels,
         reader=image_reader,
     message:
         "Evaluate the ensemble {wildcards.ensemble} ({wildcards.dataset})"

@@ -38,12 +38,8 @@ rule inspect_batch:
 
 rule collect_checks:
     input:
-        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
-        batches=lambda wildcards: expand(
-            D / "inspection/{batch}.json",
-            dataset=wildcards.dataset,
-            batch=EXPERIMENT.batches(wildcards.dataset),
-        ),
+        dataset_json=dataset_json,
+        batches=lambda wildcards: inspection_records(wildcards.dataset),
     output:
         json=D / "checks.json",
         tsv=D / "checks.tsv",
@@ -87,11 +83,7 @@ rule require_valid_dataset:
 rule fingerprint:
     input:
         valid=D / "valid.json",
-        batches=lambda wildcards: expand(
-            D / "inspection/{batch}.json",
-            dataset=wildcards.dataset,
-            batch=EXPERIMENT.batches(wildcards.dataset),
-        ),
+        batches=lambda wildcards: inspection_records(wildcards.dataset),
     output:
         fingerprint=D / "dataset_fingerprint.json",
     log:
@@ -118,11 +110,7 @@ rule split:
     input:
         valid=D / "valid.json",
         checks=D / "checks.json",
-        batches=lambda wildcards: expand(
-            D / "inspection/{batch}.json",
-            dataset=wildcards.dataset,
-            batch=EXPERIMENT.batches(wildcards.dataset),
-        ),
+        batches=lambda wildcards: inspection_records(wildcards.dataset),
         tables=lambda wildcards: split_tables(wildcards.dataset),
     output:
         splits=directory(D / "splits"),

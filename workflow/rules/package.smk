@@ -4,7 +4,7 @@
 rule package_model:
     input:
         plan=plan_file("plans.json"),
-        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        dataset_json=dataset_json,
         selection=selection_file,
         rules=R / "postprocessing.json",
         summaries=candidate_summaries,

@@ -7,7 +7,7 @@ localrules:
 
 checkpoint plan:
     input:
-        dataset_json=lambda wildcards: str(EXPERIMENT.datasets[wildcards.dataset].folder / "dataset.json"),
+        dataset_json=dataset_json,
         valid=D / "valid.json",
         fingerprint=D / "dataset_fingerprint.json",
         splits=D / "splits",

@@ -30,8 +30,8 @@ def every(products, datasets=EXPERIMENT.datasets):
 def inspected(dataset, pipeline):
     """What inspection makes of a dataset."""
     data = data_folder(dataset)
-    batches = [f"{data}/inspection/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
-    return [*batches, f"{data}/checks.json", f"{data}/valid.json", f"{data}/dataset_fingerprint.json"]
+    collected = [f"{data}/checks.json", f"{data}/valid.json", f"{data}/dataset_fingerprint.json"]
+    return [*inspection_records(dataset), *collected]
 
 
 def ready_to_plan(dataset, pipeline):
@@ -136,6 +136,7 @@ def preprocess_slice(wildcards):
 
 
 def index_of(dataset, data_id):
+    """The index of a store of preprocessed cases."""
     return f"{data_folder(dataset)}/preprocessed/{data_id}/index.json"
 
 
@@ -151,7 +152,7 @@ def own_index(wildcards):
 
 
 def next_stage_indices(wildcards):
-    """The stores of the configurations that build on this one, in plans order of their names."""
+    """The stores of the configurations that build on this one, in the order of `next_stages`."""
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     return [index_of(wildcards.dataset, plan[name].data_id) for name in next_stages(wildcards)]
 

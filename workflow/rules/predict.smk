@@ -80,7 +80,7 @@ rule finish_test:
         runtime=minutes(finishing),
     params:
         version=STAGE_VERSION["selection"],
-        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        labels=declared_labels,
         reader=image_reader,
         save_probabilities=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities,
     message:

@@ -33,12 +33,7 @@ rule preprocess_batch:
 
 rule index_preprocessed:
     input:
-        batches=lambda wildcards: expand(
-            D / "preprocessed/{data_id}/{batch}.json",
-            dataset=wildcards.dataset,
-            data_id=wildcards.data_id,
-            batch=EXPERIMENT.batches(wildcards.dataset),
-        ),
+        batches=lambda wildcards: batches_of(wildcards.dataset, index_of(wildcards.dataset, wildcards.data_id)),
     output:
         index=D / "preprocessed/{data_id}/index.json",
     log:

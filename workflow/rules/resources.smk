@@ -74,6 +74,7 @@ def test_prediction(wildcards, input, threads):
 
 
 def prediction_of(cases, plan, models):
+    """Cases by the models of some folds; what is set for all where the plan is still to be made."""
     if not Path(str(plan)).is_file():
         return Needs(EXECUTION.predict_mem_mb, 720)
     return prediction_needs(cases, read_slice(str(plan), PredictPlan), models, EXECUTION.predict_mem_mb, CPU_ONLY)
@@ -84,13 +85,12 @@ def prediction_of(cases, plan, models):
 
 def training_case_sizes(dataset):
     """By case, from the records that exist by now."""
-    batches = EXPERIMENT.batches(dataset)
-    return read_case_sizes(f"{RESULTS}/{dataset}/data/inspection/{batch}.json" for batch in batches)
+    return read_case_sizes(inspection_records(dataset))
 
 
 def test_case_sizes(dataset):
-    batches = EXPERIMENT.test_batches(dataset)
-    return read_case_sizes(f"{RESULTS}/{dataset}/data/test/{batch}.json" for batch in batches)
+    """By case, from the records that exist by now."""
+    return read_case_sizes(test_records(dataset))
 
 
 def inspection(wildcards, input, threads):
@@ -114,8 +114,8 @@ def preprocessing(wildcards, input, threads):
 
 def predict_plans(wildcards, configurations):
     """The predict slices that exist by now. Resources cannot ask for a checkpoint: a dry run would end there."""
-    folder = f"{RESULTS}/{wildcards.dataset}/{wildcards.pipeline}/plan"
-    paths = [Path(folder) / f"{name}.predict.json" for name in configurations]
+    folder = Path(pipeline_folder(wildcards.dataset, wildcards.pipeline)) / "plan"
+    paths = [folder / f"{name}.predict.json" for name in configurations]
     return [read_slice(path, PredictPlan) for path in paths if path.is_file()]
 
 

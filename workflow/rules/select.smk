@@ -53,7 +53,7 @@ rule determine_postprocessing:
         runtime=minutes(choice_of_postprocessing),
     params:
         version=STAGE_VERSION["selection"],
-        labels=lambda wildcards: EXPERIMENT.datasets[wildcards.dataset].labels.to_json(),
+        labels=declared_labels,
         reader=image_reader,
         postprocessing=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.postprocessing,
         connectivity=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).selection.connectivity,

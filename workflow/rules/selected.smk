@@ -43,11 +43,11 @@ def winner_label_maps(wildcards):
     """Manifests of the winner's out-of-fold label maps; nothing where a model was trained on all cases."""
     members = selected_members(wildcards)
     root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
-    if EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline) == [ALL]:
+    folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
+    if folds == [ALL]:
         return []
     if len(members) > 1:
         return [f"{root}/ensembles/{'+'.join(members)}/labels.json"]
-    folds = EXPERIMENT.requested_folds(wildcards.dataset, wildcards.pipeline)
     return fold_files(wildcards.dataset, wildcards.pipeline, members[0], "validation.json", folds)
 
 
@@ -119,6 +119,6 @@ def final_manifest(wildcards):
 
 def predicted(dataset, pipeline):
     """What the final segmentations, the model and the report are made from, besides what was evaluated."""
-    tests = [f"{data_folder(dataset)}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset)]
     predictions = winner_test_predictions(SimpleNamespace(dataset=dataset, pipeline=pipeline))
-    return [*tests, f"{pipeline_folder(dataset, pipeline)}/postprocessing.json", *predictions]
+    postprocessing = f"{pipeline_folder(dataset, pipeline)}/postprocessing.json"
+    return [*test_records(dataset), postprocessing, *predictions]

@@ -45,7 +45,7 @@ def run(main: Callable[[Snakemake], None], snakemake: Snakemake) -> None:
     """Run a script's ``main``: log to the rule's log file, and end with one message where a user can mend the cause."""
     log_file = Path(str(snakemake.log[0]))
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setLevel(logging.INFO if snakemake.rule in ("train_fold",) else logging.WARNING)
+    to_terminal.setLevel(logging.INFO if snakemake.rule == "train_fold" else logging.WARNING)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[to_terminal], force=True
     )

@@ -10,14 +10,13 @@ def main(snakemake):
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
-        from segwright.core.files import read_json
         from segwright.core.settings import PredictionSettings
-        from segwright.core.slices import PredictPlan
+        from segwright.core.slices import PredictPlan, read_slice
         from segwright.inference.fold import predict_fold
         from segwright.splits import read_fold
 
         predict_fold(
-            PredictPlan.from_json(read_json(snakemake.input.plan)),
+            read_slice(snakemake.input.plan, PredictPlan),
             weights=Path(snakemake.input.model),
             training_json=Path(snakemake.input.training),
             index=Path(snakemake.input.index),

@@ -10,13 +10,12 @@ def main(snakemake):
 
     job = Job(snakemake)
     with leased_device(job.execution) as device:
-        from segwright.core.files import read_json
         from segwright.core.settings import PredictionSettings
-        from segwright.core.slices import PredictPlan
+        from segwright.core.slices import PredictPlan, read_slice
         from segwright.inference.cases import predict_batch
 
         predict_batch(
-            PredictPlan.from_json(read_json(snakemake.input.plan)),
+            read_slice(snakemake.input.plan, PredictPlan),
             weights=[Path(path) for path in snakemake.input.models],
             training_jsons=[Path(path) for path in snakemake.input.trainings],
             dataset_folder=job.dataset.folder,

@@ -11,8 +11,7 @@ def main(snakemake):
     job = Job(snakemake)
     deadline_s = seconds_left(job.execution, snakemake.resources.get("runtime"))
     with leased_device(job.execution) as device:  # chooses the GPU before torch is imported
-        from segwright.core.files import read_json
-        from segwright.core.slices import TrainPlan
+        from segwright.core.slices import TrainPlan, read_slice
         from segwright.experiment import loader_workers, training_settings
         from segwright.splits import read_fold
         from segwright.training.fold import train_fold
@@ -20,7 +19,7 @@ def main(snakemake):
 
         train_fold(
             TrainingRequest(
-                plan=TrainPlan.from_json(read_json(snakemake.input.plan)),
+                plan=read_slice(snakemake.input.plan, TrainPlan),
                 settings=training_settings(snakemake.params.settings),
                 index=Path(snakemake.input.index),
                 fold=read_fold(Path(snakemake.input.split)),
