@@ -23,6 +23,7 @@ from segwright.core.files import file_digest, json_digest, remove_temporary_file
 from segwright.core.plugins import names_a_plugin
 from segwright.core.registry import load_plugins
 from segwright.core.settings import to_plain
+from segwright.core.versions import STAGE_VERSION
 from segwright.networks.device import is_out_of_memory
 from segwright.networks.weights import save_weights
 from segwright.training.attempts import Attempts, OutOfMemory
@@ -38,7 +39,6 @@ from segwright.training.state import StateFolder
 log = logging.getLogger(__name__)
 
 MODEL_FILE, RECORD_FILE, STATE_FOLDER = "model.safetensors", "training.json", "state"
-TRAINING_VERSION = 3  # raised when the same settings give other weights
 _WITHOUT_EFFECT = ("configurations", "folds", "schedule", "checkpoint_interval", "keep_state", "initial_model")
 """Settings that change no weights, or (``schedule``, ``initial_model``) stand in the identity by what they come to."""
 
@@ -107,7 +107,7 @@ def training_identity(
         "settings": settings,
         "plugins": dict(plugin_digests) if plugin_used else {},
         "initial_model": None if initial is None else file_digest(initial),
-        "versions": {"segwright": __version__, "torch": torch.__version__, "training": TRAINING_VERSION},
+        "versions": {"segwright": __version__, "torch": torch.__version__, "training": STAGE_VERSION["training"]},
     }
 
 
