@@ -7,6 +7,7 @@ A megabyte is 10^6 bytes. What trainings ask for is in ``training/host_memory.py
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +15,16 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+from segwright.core.errors import DamagedFileError
 from segwright.core.files import read_json
 from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan, PreprocessPlan
 
 SNAKEMAKE_MB = 400
 """Under a scheduler two Snakemakes stand around each script, and their memory counts as the job's."""
+
+CASE_THREADS = 4
+"""Of a job that goes through label maps, one case a thread; results do not depend on it."""
 
 RANGE_VALUES = 1 << 22
 """Probabilities are averaged in ranges of planes: of as many values, or one plane (``inference/interpolation.py``)."""
@@ -73,12 +78,16 @@ class CaseSize:
 
 
 def read_case_sizes(records: Iterable[Path | str]) -> dict[str, CaseSize]:
-    """Sizes by case from those of the inspection records that exist by now. Damaged images are left out."""
+    """Sizes by case from those of the inspection records that exist by now.
+
+    Damaged images are left out, and damaged records: an error here would end all jobs that run.
+    """
     sizes: dict[str, CaseSize] = {}
     for path in map(Path, records):
         if path.is_file():
             facts = path.stat()
-            sizes.update(_sizes_in(path, facts.st_mtime_ns, facts.st_size))
+            with contextlib.suppress(DamagedFileError):  # whoever makes something of the record says so
+                sizes.update(_sizes_in(path, facts.st_mtime_ns, facts.st_size))
     return sizes
 
 
@@ -142,6 +151,11 @@ def postprocessing_needs(cases: Collection[CaseSize], labels: Labels, workers: i
     kept_bytes = sum(_KEPT_BYTES * case.voxels + _KEPT_TABLES * 8 * values**2 for case in cases)
     memory_mb = _largest_mb(cases, _POSTPROCESSED_BYTES, workers) + ceil(kept_bytes / 1e6)
     return Needs(memory_mb, _minutes(240, _seconds(cases, _POSTPROCESSING_S), workers))
+
+
+def finishing_threads(save_probabilities: bool) -> int:
+    """One where probabilities are saved: each thread holds three times those of all classes at full size."""
+    return 1 if save_probabilities else CASE_THREADS
 
 
 def finishing_needs(

@@ -30,6 +30,7 @@ from segwright.resources import (
     ensemble_needs,
     evaluation_needs,
     finishing_needs,
+    finishing_threads,
     inspection_needs,
     postprocessing_needs,
     prediction_needs,
@@ -83,6 +84,13 @@ def test_sizes_come_from_all_records_that_exist(tmp_path: Path) -> None:
     sizes = read_case_sizes([tmp_path / name for name in ("a.json", "missing.json", "b.json")])
     assert sizes == {"one": case((2, 3, 4), (1, 2, 3), 2), "two": case((5, 6, 7), (1, 2, 3))}
     assert sizes["one"].voxels == 24 and read_case_sizes([]) == {}
+
+
+def test_a_damaged_record_does_not_end_what_runs(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"cases": {"one": record((2, 3, 4))}}, sealed=True)
+    write_json(tmp_path / "b.json", {"cases": {"two": record((5, 6, 7))}}, sealed=True)
+    (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text().replace("7", "8"))
+    assert list(read_case_sizes([tmp_path / "a.json", tmp_path / "b.json"])) == ["one"]
 
 
 def test_a_record_is_read_once_until_it_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +197,12 @@ def test_finishing_reads_probabilities_only_where_it_must() -> None:
     assert finishing_needs(cases, [plan] * 2, False, 1) == Needs(800 + 30 + ranges, 240)
     assert finishing_needs(cases, [plan], True, 2) == Needs(800 + 2 * (30 + ranges + 3 * 4 * 5), 240)
     assert finishing_needs(cases * 5000, [plan], True, 1).minutes == ceil(5000 * (2 + 0.5 + 0.05 * 5 + 0.2 * 5) / 60)
+
+
+def test_saving_probabilities_does_not_take_all_of_them_for_several_cases_at_once() -> None:
+    assert finishing_threads(save_probabilities=False) == resources.CASE_THREADS == 4
+    threads = finishing_threads(save_probabilities=True)
+    assert finishing_needs([LARGE], [predict_plan(118)], True, threads).memory_mb < 200_000
 
 
 def test_choosing_the_postprocessing_keeps_something_of_every_case() -> None:

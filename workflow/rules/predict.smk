@@ -74,7 +74,7 @@ rule finish_test:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: CASE_THREADS
+    threads: lambda wildcards: finishing_threads(EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities)
     resources:
         mem_mb=memory_mb(finishing),
         runtime=minutes(finishing),

@@ -2,13 +2,16 @@
 
 import time
 
+from segwright.core.errors import DamagedFileError
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, read_slice
 from segwright.experiment import loader_workers
 from segwright.resources import (
+    CASE_THREADS,
     Needs,
     ensemble_needs,
     evaluation_needs,
     finishing_needs,
+    finishing_threads,
     inspection_needs,
     postprocessing_needs,
     prediction_needs,
@@ -16,10 +19,10 @@ from segwright.resources import (
     read_case_sizes,
     report_needs,
 )
+from segwright.splits import read_fold
 from segwright.training.memory_limit import raised_memory_mb
 
 STARTED = time.time()
-CASE_THREADS = 4  # of a job that goes through label maps, one case a thread; results do not depend on it
 
 
 def memory_mb(needs):
@@ -30,6 +33,17 @@ def memory_mb(needs):
 def minutes(needs):
     """Resource function: the time limit of what a job needs."""
     return lambda wildcards, input, threads: needs(wildcards, input, threads).minutes
+
+
+def told_by(path, read, *how):
+    """What a file says; None where it is not there yet, or damaged: its reader says so.
+
+    An error here would end all jobs that run, because Snakemake asks what a job needs beside them.
+    """
+    try:
+        return read(path, *how) if Path(path).is_file() else None
+    except DamagedFileError:
+        return None
 
 
 # --- GPU jobs ----------------------------------------------------------------------------------------------------------
@@ -50,12 +64,12 @@ def training_memory_mb(wildcards, input, threads, attempt):
     """As set, or more where batches are large; twice as much after every attempt that ran out of it, never because of
     the number of attempts alone."""
     asked_mb = EXECUTION.train_mem_mb
-    if Path(str(input.plan)).is_file():
+    if plan := told_by(str(input.plan), read_slice, TrainPlan):
         from segwright.training.host_memory import asked_memory_mb
 
         workers = loader_workers(EXECUTION, threads, "cpu" if CPU_ONLY else "cuda")
         augment_on = EXPERIMENT.pipeline(wildcards.pipeline).training.augment_on
-        asked_mb = asked_memory_mb(read_slice(str(input.plan), TrainPlan), workers, asked_mb, augment_on)
+        asked_mb = asked_memory_mb(plan, workers, asked_mb, augment_on)
     folder = getattr(workflow.executor_settings, "logdir", None) or ".snakemake/slurm_logs"
     fold = f"{wildcards.dataset}_{wildcards.pipeline}_{wildcards.configuration}_{wildcards.fold}"
     return raised_memory_mb(asked_mb, Path(folder) / "rule_train_fold" / fold, STARTED)
@@ -63,8 +77,8 @@ def training_memory_mb(wildcards, input, threads, attempt):
 
 def fold_prediction(wildcards, input, threads):
     """The validation cases of a fold, by its model."""
-    sizes, split = training_case_sizes(wildcards.dataset), Path(str(input.split))
-    held_out = read_json(split)["val"] if split.is_file() else sizes
+    sizes, fold = training_case_sizes(wildcards.dataset), told_by(str(input.split), read_fold)
+    held_out = sizes if fold is None else fold.val
     return prediction_of([sizes[case_id] for case_id in held_out if case_id in sizes], input.plan, 1)
 
 
@@ -73,11 +87,12 @@ def test_prediction(wildcards, input, threads):
     return prediction_of(read_case_sizes([str(input.records)]).values(), input.plan, len(input.models))
 
 
-def prediction_of(cases, plan, models):
+def prediction_of(cases, path, models):
     """Cases by the models of some folds; what is set for all where the plan is still to be made."""
-    if not Path(str(plan)).is_file():
+    plan = told_by(str(path), read_slice, PredictPlan)
+    if plan is None:
         return Needs(EXECUTION.predict_mem_mb, 720)
-    return prediction_needs(cases, read_slice(str(plan), PredictPlan), models, EXECUTION.predict_mem_mb, CPU_ONLY)
+    return prediction_needs(cases, plan, models, EXECUTION.predict_mem_mb, CPU_ONLY)
 
 
 # --- jobs that go through images ---------------------------------------------------------------------------------------
@@ -115,8 +130,8 @@ def preprocessing(wildcards, input, threads):
 def predict_plans(wildcards, configurations):
     """The predict slices that exist by now. Resources cannot ask for a checkpoint: a dry run would end there."""
     folder = Path(pipeline_folder(wildcards.dataset, wildcards.pipeline)) / "plan"
-    paths = [folder / f"{name}.predict.json" for name in configurations]
-    return [read_slice(path, PredictPlan) for path in paths if path.is_file()]
+    plans = [told_by(str(folder / f"{name}.predict.json"), read_slice, PredictPlan) for name in configurations]
+    return [plan for plan in plans if plan is not None]
 
 
 def evaluation(wildcards, input, threads):
