@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -271,6 +272,27 @@ def test_a_cascade_needs_every_case_held_out_once(
     assert "training.configurations (planned besides: 2d, 3d_lowres, 3d_fullres)" in str(caught.value)
     without = load(training={"folds": folds, "configurations": ["2d", "3d_lowres"]})
     without.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
+
+
+def test_a_split_is_read_once_until_it_is_made_anew(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every training and prediction of a previous stage asks."""
+    read: list[Path] = []
+
+    def read_and_count(path: Path, *how: Any) -> Any:
+        read.append(path)
+        return read_json(path, *how)
+
+    monkeypatch.setattr("segwright.experiment.read_json", read_and_count)
+    experiment, split = load({"splits": {"folds": 2}}), write_split(tmp_path / "splits", "ab", "cd")
+    for _ in range(3):
+        experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
+    assert [path.name for path in read] == ["splits.json", "fold_all.json"]
+    write_split(split, "ab", "c")
+    os.utime(split / "splits.json", ns=(1, 1))
+    with pytest.raises(SettingsError, match=r"1 cases are not, for example d \(in 0\)"):
+        experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
 
 
 def test_an_altered_split_is_named(load: Load, tmp_path: Path) -> None:
