@@ -8,6 +8,7 @@ many short attempts: what one attempt found intact is noted, and the next ones r
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from segwright.core.files import read_json, write_json
 from segwright.core.progress import progress
 
 INTACT_FILE = "intact.json"
+_NOTE_EVERY_S = 30.0  # what kill -9, a preemption or a node failure may cost
 
 
 class Recorded(Protocol):
@@ -38,7 +40,7 @@ def require_intact(
     """Read every case's file of every store once and compare it with its recorded digest.
 
     Args:
-        noted: JSON file of what was found intact before; it is brought up to date, however this ends.
+        noted: JSON file of what was found intact before; it is brought up to date now and then, and at the end.
         after_each: called after each file that was read; may raise to end this early.
 
     Raises:
@@ -48,12 +50,16 @@ def require_intact(
     known = {} if noted is None else _read_notes(noted)
     intact = {path: known[path] for path, file in files.items() if path in known and known[path] == _marks(*file)}
     pending = {path: file for path, file in files.items() if path not in intact}
+    noted_s = time.monotonic()
     with ThreadPoolExecutor(threads) as pool, progress("check the stored cases", len(pending)) as bar:
         results = {path: pool.submit(_verify, *file) for path, file in pending.items()}
         try:
             for path, (_, case_id) in pending.items():
                 intact[path] = results[path].result()
                 bar.advance(case_id)
+                if noted is not None and time.monotonic() - noted_s >= _NOTE_EVERY_S:
+                    write_json(noted, intact, sealed=True)
+                    noted_s = time.monotonic()
                 after_each()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -81,6 +81,13 @@ def test_who_has_to_end_in_between_keeps_what_was_done(tmp_path: Path, threads: 
     assert files.read_again(noted) == CASES[3:]
 
 
+def test_who_is_killed_without_a_word_keeps_what_was_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, noted, found = Files(tmp_path / "files"), tmp_path / "intact.json", list[int]()
+    monkeypatch.setattr("segwright.training.intact._NOTE_EVERY_S", 0.0)
+    require_intact([files], CASES, 1, noted, lambda: found.append(len(read_json(noted)) if noted.is_file() else 0))
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8], "at every moment the file holds what was read by then"
+
+
 def test_a_file_of_two_stores_is_named_by_the_store_that_finds_it_altered(tmp_path: Path) -> None:
     images, maps = Files(tmp_path / "images"), Files(tmp_path / "maps")
     before = maps.path("case_2").stat()
