@@ -8,7 +8,7 @@ A megabyte is 10^6 bytes. What trainings ask for is in ``training/host_memory.py
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -23,8 +23,8 @@ from segwright.core.slices import PredictPlan, PreprocessPlan
 SNAKEMAKE_MB = 400
 """Under a scheduler two Snakemakes stand around each script, and their memory counts as the job's."""
 
-CASE_THREADS = 4
-"""Of a job that goes through label maps, one case a thread; results do not depend on it."""
+CASE_THREADS, CASES_MB = 4, 16_000
+"""Most threads of a job that goes through label maps, one case a thread, and what they may need together."""
 
 RANGE_VALUES = 1 << 22
 """Probabilities are averaged in ranges of planes: of as many values, or one plane (``inference/interpolation.py``)."""
@@ -132,6 +132,12 @@ def prediction_needs(
     return Needs(least_mb + needed_mb, _minutes(720, _seconds(cases, pace_s * models)))
 
 
+def case_threads(needs: Callable[[int], Needs]) -> int:
+    """As many threads, at most four, as need no more than 16 GB; at least one. Results do not depend on it."""
+    fitting = (threads for threads in range(CASE_THREADS, 1, -1) if needs(threads).memory_mb <= CASES_MB)
+    return next(fitting, 1)
+
+
 def evaluation_needs(cases: Collection[CaseSize], workers: int) -> Needs:
     """Two label maps a worker."""
     memory_mb = _largest_mb(cases, _EVALUATED_BYTES, workers)
@@ -151,11 +157,6 @@ def postprocessing_needs(cases: Collection[CaseSize], labels: Labels, workers: i
     kept_bytes = sum(_KEPT_BYTES * case.voxels + _KEPT_TABLES * 8 * values**2 for case in cases)
     memory_mb = _largest_mb(cases, _POSTPROCESSED_BYTES, workers) + ceil(kept_bytes / 1e6)
     return Needs(memory_mb, _minutes(240, _seconds(cases, _POSTPROCESSING_S), workers))
-
-
-def finishing_threads(save_probabilities: bool) -> int:
-    """One where probabilities are saved: each thread holds three times those of all classes at full size."""
-    return 1 if save_probabilities else CASE_THREADS
 
 
 def finishing_needs(

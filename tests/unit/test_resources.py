@@ -27,10 +27,10 @@ from segwright.preprocessing.memory import PROGRAM_MB, estimate_memory_mb
 from segwright.resources import (
     CaseSize,
     Needs,
+    case_threads,
     ensemble_needs,
     evaluation_needs,
     finishing_needs,
-    finishing_threads,
     inspection_needs,
     postprocessing_needs,
     prediction_needs,
@@ -199,10 +199,13 @@ def test_finishing_reads_probabilities_only_where_it_must() -> None:
     assert finishing_needs(cases * 5000, [plan], True, 1).minutes == ceil(5000 * (2 + 0.5 + 0.05 * 5 + 0.2 * 5) / 60)
 
 
-def test_saving_probabilities_does_not_take_all_of_them_for_several_cases_at_once() -> None:
-    assert finishing_threads(save_probabilities=False) == resources.CASE_THREADS == 4
-    threads = finishing_threads(save_probabilities=True)
-    assert finishing_needs([LARGE], [predict_plan(118)], True, threads).memory_mb < 200_000
+def test_threads_are_as_many_as_have_room_for_their_cases() -> None:
+    picture = [case((1, 20_000, 20_000), channels=3)]
+    assert case_threads(lambda threads: evaluation_needs([LARGE], threads)) == 4
+    assert case_threads(lambda threads: postprocessing_needs([LARGE], labels_of(3), threads)) == 3
+    assert case_threads(lambda threads: evaluation_needs(picture, threads)) == 2
+    assert case_threads(lambda threads: finishing_needs([LARGE], [predict_plan(118)], True, threads)) == 1
+    assert case_threads(lambda threads: Needs(16_000 if threads < 4 else 16_001, 240)) == 3
 
 
 def test_choosing_the_postprocessing_keeps_something_of_every_case() -> None:

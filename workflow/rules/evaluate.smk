@@ -13,7 +13,7 @@ rule summarize_crossval:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: CASE_THREADS
+    threads: threads_for(evaluation)
     resources:
         mem_mb=memory_mb(evaluation),
         runtime=minutes(evaluation),
@@ -41,7 +41,7 @@ rule evaluate_ensemble:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: CASE_THREADS
+    threads: threads_for(ensemble_evaluation)
     resources:
         mem_mb=memory_mb(ensemble_evaluation),
         runtime=minutes(ensemble_evaluation),

@@ -74,7 +74,7 @@ rule finish_test:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: lambda wildcards: finishing_threads(EXPERIMENT.pipeline(wildcards.pipeline).prediction.save_probabilities)
+    threads: threads_for(finishing)
     resources:
         mem_mb=memory_mb(finishing),
         runtime=minutes(finishing),

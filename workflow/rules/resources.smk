@@ -1,17 +1,17 @@
 # What jobs need of the machine. Never part of a result. The arithmetic stands in segwright.resources; here is its input.
 
 import time
+from functools import partial
 
 from segwright.core.errors import DamagedFileError
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan, read_slice
 from segwright.experiment import loader_workers
 from segwright.resources import (
-    CASE_THREADS,
     Needs,
+    case_threads,
     ensemble_needs,
     evaluation_needs,
     finishing_needs,
-    finishing_threads,
     inspection_needs,
     postprocessing_needs,
     prediction_needs,
@@ -33,6 +33,11 @@ def memory_mb(needs):
 def minutes(needs):
     """Resource function: the time limit of what a job needs."""
     return lambda wildcards, input, threads: needs(wildcards, input, threads).minutes
+
+
+def threads_for(needs):
+    """Thread function: of a job that goes through label maps, as many as have room for their cases."""
+    return lambda wildcards, input: case_threads(partial(needs, wildcards, input))
 
 
 def told_by(path, read, *how):

@@ -47,7 +47,7 @@ rule determine_postprocessing:
     retries: 0
     conda:
         "../../envs/core.yaml"
-    threads: CASE_THREADS
+    threads: threads_for(choice_of_postprocessing)
     resources:
         mem_mb=memory_mb(choice_of_postprocessing),
         runtime=minutes(choice_of_postprocessing),
