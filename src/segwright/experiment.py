@@ -237,6 +237,8 @@ class Experiment:
         problem = f"{len(wrong)} cases are not, for example {brief(example)} (in {count})"
         if not some_held_out:
             problem = f"the cases or their groups are too few for {len(self.planned_folds(dataset))} folds"
+            if dataset in self.ready_folds:
+                problem = f"the folds of {self.ready_folds[dataset].path} cannot be used"
         others = [name for name in plan if name not in cascades]
         raise SettingsError(
             f"dataset {dataset}: {', '.join(cascades)} learns from what {configuration} predicts for cases it was not"

@@ -74,7 +74,8 @@ def make_splits(
             then only looked at for leaks).
         table: the case table (see :func:`read_case_table`), for ``group`` and ``stratify``.
         duplicates: case -> key shared by all cases with the same image; they stay together.
-        may_lack_folds: make the fold ``all`` alone where there are too few cases or groups for the others.
+        may_lack_folds: make the fold ``all`` alone where there are too few cases or groups for the others, or where
+            the file is of no use, which is a warning.
 
     Raises:
         DatasetError: fewer cases or groups than folds, cases without a group, a splits file that leaks.
@@ -87,7 +88,13 @@ def make_splits(
     groups = groups_of(ordered, settings, table)
     members = _join(ordered, groups, duplicates or {})
     if settings.file is not None:
-        return (*_folds_from_file(Path(settings.file), ordered, groups, duplicates or {}), everything)
+        try:
+            return (*_folds_from_file(Path(settings.file), ordered, groups, duplicates or {}), everything)
+        except DatasetError as problem:
+            if not may_lack_folds:
+                raise
+            log.warning("%s\nNo folds are made: all models are trained on all cases", problem)
+            return (everything,)
     if may_lack_folds and len(members) < settings.folds:
         return (everything,)
     _require_enough(ordered, members, settings.folds)

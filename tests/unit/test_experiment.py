@@ -274,6 +274,14 @@ def test_a_cascade_needs_every_case_held_out_once(
     without.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)
 
 
+def test_a_cascade_on_all_cases_names_the_file_whose_folds_cannot_be_used(load: Load, tmp_path: Path) -> None:
+    ready = tmp_path / "splits_final.json"
+    write_json(ready, [{"train": ["c0"], "val": ["removed"]}])
+    experiment = load({"splits": {"file": str(ready)}}, training={"folds": "all"})
+    with pytest.raises(SettingsError, match=rf"the folds of {ready} cannot be used\. Leave it out of"):
+        experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, write_split(tmp_path / "splits"))
+
+
 def test_a_split_is_read_once_until_it_is_made_anew(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

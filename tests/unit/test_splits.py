@@ -123,6 +123,19 @@ def test_folds_that_nobody_must_have_are_made_where_there_are_cases_enough() -> 
     assert [fold.name for fold in make_splits(TEN, one_group, may_lack_folds=True)] == ["all"]
 
 
+def test_a_file_of_no_use_is_no_error_where_nobody_must_have_folds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """v2 does not look at its splits file when it trains on all cases."""
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": TEN[:8], "val": ["removed"]}]))
+    wanted = SplitSettings(file=str(path))
+    with pytest.raises(DatasetError, match="fold 0: there is no training case removed"):
+        make_splits(TEN, wanted)
+    assert make_splits(TEN, wanted, may_lack_folds=True) == (Fold("all", tuple(TEN), tuple(TEN)),)
+    assert "there is no training case removed" in caplog.text and "No folds are made" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [
