@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from segwright.inspection.dataset import inspect_dataset
 from segwright.planning import make_plans
 
 SEED = 20240229
+END = "All rows are there."
+"""The last line of a comparison; without it the script ended early, whatever its rows say."""
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Table:
         print(f"| {what} | {measured} | - | told |", flush=True)
 
     def close(self) -> None:
+        print(f"\n{END}", flush=True)
         raise SystemExit(f"{self.failed} rows differ" if self.failed else 0)
 
 
@@ -110,11 +114,12 @@ def planned(folder: Path, work: Path, settings: PlanningSettings | None = None) 
 
 
 def largest_difference(ours: Any, peers: Any) -> float:
-    """Largest absolute difference; infinite where the shapes differ."""
+    """Largest absolute difference; infinite where shapes differ, or where a number is none: ``max`` may lose NaN."""
     ours, peers = np.asarray(ours), np.asarray(peers)
     if ours.shape != peers.shape:
         return float("inf")
-    return float(np.abs(ours.astype(np.float64) - peers.astype(np.float64)).max(initial=0))
+    largest = float(np.abs(ours.astype(np.float64) - peers.astype(np.float64)).max(initial=0))
+    return float("inf") if math.isnan(largest) else largest
 
 
 def relative_difference(ours: Any, peers: Any) -> float:

@@ -46,7 +46,7 @@ def main() -> None:
             table.row(f"{name}: label voxels on given parameters", voxels / points, TWIN_TOLERANCE, " of all")
     tied = "spatial zoomed out beyond the window"
     _, voxels, points = compare_twin(twins()[tied], theirs[tied], TIED_SHAPES)
-    table.report(f"{tied}, half-way between voxels: label voxels on given parameters", f"{voxels} of {points}")
+    table.report(f"{tied}: label voxels half-way between voxels", f"{voxels} of {points}")
     for name, draw in draws().items():
         compare_moments(name, draw, peers_draws[name], options.draws, "draws", table)
     for name, case in PIPELINES.items():

@@ -100,7 +100,7 @@ def compare_ensemble(plan: Planned, work: Path, table: Table) -> None:
             manager.image_reader_writer_class(), manager.get_label_manager(plan.facts),
         )  # fmt: skip
         voxels += int(np.count_nonzero(labels(plan, path) != labels(plan, work / "peers_both" / path.name)))
-    table.row(f"{plan.dataset.name} ensemble 2d + 3d_fullres: voxels, float32 sums", voxels, 2)
+    table.row(f"{plan.dataset.name} 2d + 3d_fullres: voxels of ensembles, float32 sums", voxels, 2)
 
 
 def compare_cascade(plan: Planned, work: Path, table: Table) -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.peer.run --peer VENV [--data DIR] [--only WORD]
 
 Every comparison runs by the peer's interpreter in a process of its own. Its rows ``where: what`` are summed up, the
-worst of each ``what``, in benchmarks/results/parity.md; with --only, rows of other comparisons stay. Exit status 1 if a
-row exceeds its tolerance.
+worst of each ``what``, in benchmarks/results/parity.md; with --only, rows of other comparisons stay. A comparison that
+ends early writes no rows: those it printed would look like all of them. Exit status 1 if a row exceeds its tolerance or
+a comparison ended early.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import argparse
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.machine import versions_text
+from benchmarks.peer.common import END
 from benchmarks.table import MarkdownTable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,21 +124,27 @@ def peer_versions(python: Path) -> str:
 
 
 def run(comparison: Comparison, python: Path, data: Path | None) -> tuple[list[Row], int]:
-    """Run a script, show what it prints, and keep its rows."""
+    """Run a script and show what it prints; returns its rows, none if it ended early, and its exit status."""
     real = [str(data.absolute())] if data is not None and comparison.data else []
     command = [str(python), "-m", f"benchmarks.peer.{comparison.script}", *real, *comparison.arguments]
     print("\n$", " ".join(command[1:]), flush=True)
     path = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    rows = []
+    lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            rows += rows_of(line)
-    if process.returncode not in (0, 1):
-        print(f"{comparison.name} ended with status {process.returncode}")
-    return rows, process.returncode
+            lines.append(line)
+    if not finished(lines):
+        print(f"{comparison.name} ended early, with status {process.returncode}; its rows in the table stay")
+        return [], process.returncode
+    return [row for line in lines for row in rows_of(line)], process.returncode
+
+
+def finished(lines: Sequence[str]) -> bool:
+    """Whether a script printed all its rows."""
+    return any(line.strip() == END for line in lines)
 
 
 def rows_of(line: str) -> list[Row]:
@@ -149,23 +157,22 @@ def rows_of(line: str) -> list[Row]:
 
 
 def summarized(comparison: Comparison, rows: list[Row]) -> Iterator[dict[str, str]]:
-    """One row for each kind of row: the worst, or everything that is only told."""
+    """One row for each kind of row: the worst. What is judged and told under one name would be one row of the table."""
     for what in dict.fromkeys(row.what for row in rows):
         group = [row for row in rows if row.what == what]
-        judged = [row for row in group if row.allowed != TOLD]
-        for part in (judged, [row for row in group if row.allowed == TOLD]):
-            if not part:
-                continue
-            worst = max(part, key=lambda row: (row.verdict == "**differs**", row.size))
-            text = worst.measured + (f" ({worst.where})" if worst.where and (worst.size or part is not judged) else "")
-            count = f"{len(part)} comparison{'s' * (len(part) > 1)}"
-            yield {
-                "what": f"{comparison.what}: {what}",
-                "how": f"`{comparison.name}`, {count}",
-                "tolerance": worst.allowed,
-                "measured": text,
-                "holds": TOLD if part is not judged else "yes" if worst.verdict == "ok" else "**no**",
-            }
+        told = group[0].allowed == TOLD
+        if any((row.allowed == TOLD) != told for row in group):
+            raise ValueError(f"{comparison.name}: {what} is judged in some rows and only told in others")
+        worst = max(group, key=lambda row: (row.verdict == "**differs**", row.size))
+        text = worst.measured + (f" ({worst.where})" if worst.where and (worst.size or told) else "")
+        count = f"{len(group)} comparison{'s' * (len(group) > 1)}"
+        yield {
+            "what": f"{comparison.what}: {what}",
+            "how": f"`{comparison.name}`, {count}",
+            "tolerance": worst.allowed,
+            "measured": text,
+            "holds": TOLD if told else "yes" if worst.verdict == "ok" else "**no**",
+        }
 
 
 if __name__ == "__main__":
