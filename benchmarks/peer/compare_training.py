@@ -25,7 +25,7 @@ from segwright.training.metrics import hard_counts
 from segwright.training.optimizer import build_optimizer
 
 LOSS_TOLERANCE, CURVE_TOLERANCE, FLOAT64_TOLERANCE, STEPS = 1e-6, 1e-4, 1e-6, 20
-ROUNDINGS = 3
+ROUNDINGS, MOST_ALLOWED = 8, 1e-3
 
 
 def main() -> None:
@@ -67,17 +67,20 @@ def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
     """Losses of some steps from the weights the peer begins with; in float64 all but the losses themselves agree.
 
     In float32 rounding grows from step to step. Where the peer itself moves by more than the tolerance when its first
-    weights are rounded otherwise (by 1e-7 of themselves), that much is allowed, and no less exact in float64.
+    weights are rounded otherwise (by 1e-7 of themselves, the worst of some draws), that much is allowed, but never more
+    than ``MOST_ALLOWED``, and no less exact in float64.
     """
     entry, options = plan.plans.configuration(configuration), loss_options(plan, configuration)
     batch = training_batch(plan, configuration)
     channels = batch.images.shape[1]
 
-    def peers(change: float = 0.0, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, list[float]]:
+    def peers(rounding: int = 0, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, list[float]]:
         network = peer_network(entry.architecture, channels, options.num_outputs, moved=0.0)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.mul_(1 + change * torch.randn_like(parameter))
+        if rounding:
+            torch.manual_seed(rounding)  # the network's own seed would give the same draw every time
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.mul_(1 + 1e-7 * torch.randn_like(parameter))
         trainer = peer_trainer(plan, configuration, network.to(dtype))
         start = our_network(entry.architecture, channels, options.num_outputs, network.state_dict())
         data = {"data": torch.from_numpy(batch.images).to(dtype), "target": tensors(batch)}
@@ -87,8 +90,9 @@ def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
     start, theirs = peers()
     ours = our_steps(start, batch, options)
     name = plan.dataset.name
-    moved = max(largest_difference(theirs, peers(1e-7)[1]) for _ in range(ROUNDINGS))
-    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), max(CURVE_TOLERANCE, moved))
+    moved = max(largest_difference(theirs, peers(rounding)[1]) for rounding in range(1, ROUNDINGS + 1))
+    allowed = min(max(CURVE_TOLERANCE, moved), MOST_ALLOWED)
+    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), allowed)
     start, exact = peers(dtype=torch.float64)
     ours = our_steps(start, replace(batch, images=batch.images.astype(np.float64)), options)
     table.row(f"{name}: loss of {STEPS} steps, both in float64", largest_difference(ours, exact), FLOAT64_TOLERANCE)
