@@ -1,4 +1,4 @@
-"""Metrics, choice of postprocessing and ensembles on folders of predictions (method 11, 12, 10.7)."""
+"""Metrics, choice of postprocessing, ensembles, selection on folders of predictions (method 11, 12, 10.7)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from tests.parity.candidates import NOISE, selected
 
-from benchmarks.peer.common import SEED, Planned, Table, quiet, workplace
+from benchmarks.peer.common import SEED, Planned, Table, largest_difference, quiet, workplace
+from benchmarks.peer.peer_selection import peer_selection
 from benchmarks.peer.small import phantom
 from segwright.core.files import file_digest
 from segwright.core.labels import key_from_text
@@ -31,7 +33,7 @@ CASES, SEEDS = 4, 6
 
 
 def main() -> None:
-    table = Table("Evaluation, postprocessing, ensembles")
+    table = Table("Evaluation, postprocessing, ensembles, selection")
     for preset in PRESETS:
         with workplace() as work, threads_for_processes():
             plan = phantom(preset, work, CASES)
@@ -40,6 +42,7 @@ def main() -> None:
                 make_predictions(plan, folder, seed)
                 compare_folder(plan, folder, f"{plan.dataset.name}, set {seed}", table)
             compare_ensemble(plan, work, table)
+            compare_selection(plan, work, table)
     table.close()
 
 
@@ -106,9 +109,24 @@ def compare_ensemble(plan: Planned, work: Path, table: Table) -> None:
             np.load(work / "ours" / f"{case.case_id}.npz") as a,
             np.load(work / "peers" / f"{case.case_id}.npz") as b,
         ):
-            probability = max(probability, float(np.abs(a["probabilities"] - b["probabilities"]).max()))
+            probability = max(probability, largest_difference(a["probabilities"], b["probabilities"]))
     table.row(f"{plan.dataset.name}: ensemble, voxels", voxels, 0)
     table.row(f"{plan.dataset.name}: ensemble, probabilities", probability, 1e-6)
+
+
+def compare_selection(plan: Planned, work: Path, table: Table) -> None:
+    """The best of three configurations and their pairs, and its postprocessing: once a pair, one alone, and a tie."""
+    for number, (winner, noise) in enumerate(NOISE.items()):
+        ours = selected(plan.dataset, plan.plans.reader, noise, work / f"selection_{number}")
+        theirs = peer_selection(plan.dataset, plan.plans_json, noise, f"Dataset{950 + number}_Selection")
+        name = f"{plan.dataset.name}, best {'+'.join(theirs['members'])} ({winner})"
+        scores = [list(found["scores"].values()) for found in (ours, theirs)]
+        same_order = list(ours["scores"]) == list(theirs["scores"])
+        table.row(f"{name}: scores of candidates", largest_difference(*scores) if same_order else math.inf, 1e-12)
+        table.row(f"{name}: selections that differ", float(ours["members"] != theirs["members"]), 0)
+        table.row(f"{name}: postprocessing of the selected that differs", float(ours["rules"] != theirs["rules"]), 0)
+        after = abs(ours["score_after"] - theirs["score_after"])
+        table.row(f"{name}: score after postprocessing of the selected", after, 1e-12)
 
 
 def peer_properties(plan: Planned, label_file: Path) -> dict[str, Any]:

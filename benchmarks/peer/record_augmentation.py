@@ -13,6 +13,7 @@ from tests.parity.twins import GOLDEN_SHAPE, scene
 
 from benchmarks.peer.common import SEED, quiet, workplace
 from benchmarks.peer.compare_planning import peer_plans
+from benchmarks.peer.golden import save
 from benchmarks.peer.peer_draws import peer_draws, peer_moments, peer_pipeline
 from benchmarks.peer.peer_twins import peer_twins
 from benchmarks.peer.random_datasets import random_dataset
@@ -42,6 +43,6 @@ def record_augmentation(versions: dict[str, str]) -> None:
             moments[name] = peer_moments(draw, DRAWS, SEED + 1).to_json()
         for name, case in PIPELINES.items():
             moments[f"pipeline {name}"] = peer_moments(peer_pipeline(case), SAMPLES, SEED + 1).to_json()
-    np.savez_compressed(GOLDEN / "augmentation.npz", **arrays)
+    save("augmentation", arrays)
     content = {"versions": versions, "moments": moments}
     (GOLDEN / "augmentation.json").write_text(json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n")

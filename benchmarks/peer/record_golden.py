@@ -1,13 +1,16 @@
 """Record the golden vectors of tests/parity with the peer: numbers, and small arrays of phantoms and formulas.
 
-VENV/bin/python -m benchmarks.peer.record_golden
+    VENV/bin/python -m benchmarks.peer.record_golden [DATA] [--only PART ...]
+
+Of the real images in DATA only plans are kept, with the shapes, spacings and statistics they are made from.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import importlib.metadata
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,50 +18,74 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.parity.candidates import NOISE
+from tests.parity.datasets import reference_dataset
 from tests.parity.inputs import ARCHITECTURES, CHANNELS, GOLDEN, LABELS, OUTPUTS, PATCH, blocks, labels_of, wave
 
 from benchmarks.peer.common import SEED, quiet, workplace
 from benchmarks.peer.compare_evaluation import make_predictions, rule_values, threads_for_processes
-from benchmarks.peer.compare_prediction import float32_sums
 from benchmarks.peer.compare_preprocessing import normal_key
+from benchmarks.peer.golden import STRIDE, installed_versions, save
+from benchmarks.peer.peer_selection import peer_selection
 from benchmarks.peer.record_augmentation import record_augmentation, record_plans
+from benchmarks.peer.record_fingerprint import record_fingerprints, record_real_plans
+from benchmarks.peer.record_prediction import record_predictions
 from benchmarks.peer.small import peer_network, phantom
 from segwright.core.labels import key_text
-from segwright.core.plans import Configuration
 from segwright.core.settings import PlanningSettings
-from segwright.core.slices import PreprocessPlan, predict_slice, preprocess_slice
+from segwright.core.slices import preprocess_slice
 from segwright.images.readers import read_image, read_label
 from segwright.networks.weights import canonical_name
 from segwright.training.augmentation.deep_supervision import supervision_shapes, supervision_targets
 from segwright.training.augmentation.label_channels import region_channels, target_regions
 
-PACKAGES = ("nnunetv2", "batchgenerators", "batchgeneratorsv2", "dynamic-network-architectures", "torch", "numpy")
 PRESETS = {
     "plain": "3d_lowres", "regions": "3d_fullres", "ignore": "3d_fullres", "regions_ignore": "3d_fullres",
     "ct": "3d_fullres", "anisotropic": "3d_fullres", "2d": "2d",
 }  # fmt: skip
-STRIDE, STEPS = 2, 10
+EVALUATED = ("plain", "regions", "ignore", "regions_ignore")
+STEPS = 20
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path, nargs="?", help="folder of real images; without it their plans stay")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="the others stay as they are")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     GOLDEN.mkdir(exist_ok=True)
-    numbers: dict[str, Any] = {"versions": {name: importlib.metadata.version(name) for name in PACKAGES}}
+    path, versions = GOLDEN / "numbers.json", installed_versions()
+    numbers: dict[str, Any] = json.loads(path.read_text()) if options.only else {"versions": versions}
+    if numbers["versions"] != versions:
+        raise SystemExit("other releases made the other parts; record all of them")
     with workplace() as work, threads_for_processes():
-        numbers["preprocessing"] = record_preprocessing(work)
-        numbers["networks"] = record_networks()
-        numbers["loss"] = record_losses()
-        numbers["training"] = record_training()
-        numbers["evaluation"] = record_evaluation(work)
-        numbers["patches"] = record_patches()
-        record_prediction(numbers["preprocessing"]["plain"])
-    record_plans(numbers["versions"])
-    record_augmentation(numbers["versions"])
-    (GOLDEN / "numbers.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-
-
-def save(name: str, arrays: dict[str, np.ndarray]) -> None:
-    np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
+        in_numbers: dict[str, Callable[[], Any]] = {
+            "preprocessing": lambda: record_preprocessing(work),
+            "fingerprint": lambda: record_fingerprints(numbers["preprocessing"], work),
+            "networks": record_networks,
+            "loss": record_losses,
+            "training": record_training,
+            "evaluation": lambda: record_evaluation(work),
+            "selection": lambda: record_selection(work),
+            "patches": record_patches,
+        }
+        in_files: dict[str, Callable[[], None]] = {
+            "prediction": lambda: record_predictions(numbers["preprocessing"]),
+            "plans": lambda: record_plans(versions),
+            "augmentation": lambda: record_augmentation(versions),
+        }
+        if options.data:
+            in_files["real_plans"] = lambda: record_real_plans(options.data)
+        chosen = set(options.only or [*in_numbers, *in_files])
+        if unknown := chosen - {*in_numbers, *in_files}:
+            parser.error(f"no such part, or it needs DATA: {', '.join(sorted(unknown))}")
+        for part, record in in_numbers.items():
+            if part in chosen:
+                numbers[part] = record()
+        for part, write in in_files.items():
+            if part in chosen:
+                write()
+    path.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
 
 
 def cut(array: np.ndarray) -> np.ndarray:
@@ -164,8 +191,7 @@ def record_training() -> dict[str, Any]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     curves = {}
-    for name in ("plain_3d", "residual_2d"):
-        architecture = ARCHITECTURES[name]
+    for name, architecture in ARCHITECTURES.items():
         network = peer_network(architecture, CHANNELS, OUTPUTS)
         edges = PATCH[-architecture.dimensions :]
         shapes = list(supervision_shapes(edges, architecture.strides, True))
@@ -187,7 +213,7 @@ def record_evaluation(work: Path) -> dict[str, Any]:
     from segwright.images.readers import write_label
 
     recorded, arrays = {}, {}
-    for preset in ("plain", "regions", "ignore", "regions_ignore"):
+    for preset in EVALUATED:
         plan = phantom(preset, work / "evaluation_data", 3)
         reader = plan.plans.reader
         for seed in (2, 3, 5):
@@ -227,6 +253,21 @@ def record_evaluation(work: Path) -> dict[str, Any]:
     return recorded
 
 
+def record_selection(work: Path) -> dict[str, Any]:
+    """What the peer's search for the best configuration chooses, of predictions of the label maps recorded above."""
+    recorded: dict[str, Any] = {}
+    with np.load(GOLDEN / "evaluation.npz") as arrays:
+        for preset in EVALUATED:
+            plan, prefix = phantom(preset, work / "selection_data", 3), f"{preset}_2/reference/"
+            references = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+            dataset = reference_dataset(work / "references" / preset, plan.facts, references)
+            for winner, noise in NOISE.items():
+                name = f"Dataset{100 + len(recorded)}_Selection"
+                found = peer_selection(dataset, plan.plans_json, noise, name)
+                recorded[f"{preset}, {winner}"] = {**found, "scores": list(found["scores"].items())}
+    return recorded
+
+
 def record_patches() -> list[dict[str, Any]]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -242,50 +283,6 @@ def record_patches() -> list[dict[str, Any]]:
             "loader_patch": [int(edge) for edge in edges], "flips": list(flips),
         })  # fmt: skip
     return recorded
-
-
-def record_prediction(case: dict[str, Any]) -> None:
-    """Scores and label map of the plain phantom by the recorded 3-D network, tiles summed in float32."""
-    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    preprocess = PreprocessPlan.from_json(case["plan"])
-    with workplace() as work:
-        plan = phantom("plain", work, settings=PlanningSettings(max_patch_size=16))
-    entry = Configuration.from_json("3d_lowres", plan.plans.resolved("3d_lowres"))
-    entry = replace(entry, architecture=ARCHITECTURES["plain_3d"], patch_size=PATCH)
-    plans = replace(plan.plans, configurations={"3d_lowres": entry.to_json()})
-    manager = PlansManager(json.loads(json.dumps(plans.to_json())))
-    settings = manager.get_configuration("3d_lowres")
-    with np.load(GOLDEN / "preprocessing.npz") as arrays:
-        raw = arrays["plain/raw"]
-    network = peer_network(ARCHITECTURES["plain_3d"], 1, OUTPUTS, deep_supervision=False)
-    with quiet(), float32_sums():
-        data, _, properties = settings.preprocessor_class(verbose=False).run_case_npy(
-            raw.astype(np.float32), None, {"spacing": case["spacing"]}, manager, settings, plan.facts
-        )
-        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-        predictor.manual_initialization(
-            network, manager, settings, [network.state_dict()], plan.facts, "nnUNetTrainer", (0, 1, 2)
-        )
-        scores = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-        with torch.no_grad():  # every label shall win somewhere
-            network.decoder.seg_layers[-1].bias -= scores.mean((1, 2, 3))
-        scores = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-        label, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-            scores, manager, settings, predictor.label_manager, properties, True, 1
-        )
-    recorded = {f"state/{key}": network.state_dict()[key].numpy() for key in _last_names(network)}
-    recorded |= {"scores": scores.numpy()[:, ::STRIDE, ::STRIDE, ::STRIDE], "label": label}
-    recorded["probabilities"] = probabilities[:, ::STRIDE, ::STRIDE, ::STRIDE]
-    save("prediction", recorded)
-    slice_ = predict_slice(plans, "3d_lowres", preprocess)
-    (GOLDEN / "predict_plan.json").write_text(json.dumps(slice_.to_json(), indent=1, sort_keys=True) + "\n")
-
-
-def _last_names(network: torch.nn.Module) -> list[str]:
-    return list({canonical_name(key): key for key in network.state_dict()}.values())
 
 
 if __name__ == "__main__":

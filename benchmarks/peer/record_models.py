@@ -25,6 +25,7 @@ from tests.parity.inputs import GOLDEN
 
 from benchmarks.peer.common import SEED, Planned, quiet, workplace
 from benchmarks.peer.compare_prediction import float32_sums, labels, predict_peers, test_cases
+from benchmarks.peer.golden import save
 from benchmarks.peer.small import phantom
 from segwright.core.dataset import Case
 from segwright.core.settings import PlanningSettings
@@ -54,9 +55,7 @@ def main() -> None:
         with zipfile.ZipFile(FOLDER / "results.zip") as archive:
             archive.extractall(work / "recorded")
         case = small_case(plan, FOLDER)
-        np.savez_compressed(
-            FOLDER / "expected.npz", **expected(plan, case, work / "recorded" / plan.dataset.name, work)
-        )
+        save("models/expected", expected(plan, case, work / "recorded" / plan.dataset.name, work))
 
 
 def small_case(plan: Planned, folder: Path) -> Case:

@@ -31,6 +31,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 PATCH = (8, 16, 16)
 """Of the 3-D networks; the 2-D ones see its last two edges."""
 
+PREDICTED = {"plain": "plain_3d", "regions": "residual_3d", "2d": "plain_2d"}
+"""Recorded phantoms that are predicted, and by which network."""
+RUNS = {"mirrored": (1, True), "not mirrored": (1, False), "two folds": (2, True)}
+"""Folds and mirroring of the predictions."""
+
 LABELS: dict[str, dict[str, object]] = {
     "labels": {"labels": {"background": 0, "organ": 1, "lesion": 2}},
     "regions": {
@@ -48,6 +53,11 @@ LABELS: dict[str, dict[str, object]] = {
 
 def labels_of(scenario: str) -> Labels:
     return Labels.from_json(LABELS[scenario])
+
+
+def second_fold(weights: np.ndarray) -> np.ndarray:
+    """Weights of another fold, near those of the first; exact in float32 on every machine."""
+    return (weights * np.float32(0.75) + np.float32(0.03125)).astype(np.float32)
 
 
 def wave(*shape: int, step: float = 0.7) -> np.ndarray:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from segwright.core.dataset import load_dataset
-from segwright.core.files import file_digest, write_json
-from segwright.core.geometry import Geometry
+from segwright.core.files import file_digest
 from segwright.core.labels import key_from_text, key_values
 from segwright.evaluation.metrics import METRICS
 from segwright.evaluation.summary import evaluate_folders
 from segwright.images.readers import write_label
 from segwright.inference.finished import write_manifest
 from segwright.selection.postprocessing import determine_postprocessing
+from tests.parity.datasets import ENDING, READER, grid, reference_dataset
 
 Arrays = dict[str, np.ndarray]
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("seed", [2, 3, 5])
@@ -28,42 +26,47 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 def test_summary_and_postprocessing(
     numbers: dict[str, Any], arrays: Callable[..., Arrays], tmp_path: Path, preset: str, seed: int
 ) -> None:
-    recorded, golden = numbers["evaluation"][f"{preset}_{seed}"], arrays("evaluation", f"{preset}_{seed}/")
-    facts = {**recorded["facts"], "channel_names": {"0": "x"}, "numTraining": 3, "file_ending": ".nrrd"}
-    write_json(tmp_path / "dataset.json", facts)
-    for name, array in golden.items():
-        kind, case = name.split("/")
-        geometry = Geometry(array.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY)
-        if kind == "reference":
-            write_label(tmp_path / "imagesTr" / f"{case}_0000.nrrd", array, geometry, "SimpleITKIO")
-        folder = tmp_path / {"reference": "labelsTr", "prediction": "predictions"}[kind]
-        write_label(folder / f"{case}.nrrd", array, geometry, "SimpleITKIO")
+    recorded = numbers["evaluation"][f"{preset}_{seed}"]
+    dataset = reference_dataset(tmp_path, recorded["facts"], arrays("evaluation", f"{preset}_{seed}/reference/"))
+    predictions, manifest = tmp_path / "predictions", tmp_path / "manifest.json"
+    files: dict[str, dict[str, Any]] = {}
+    for case_id, label_zyx in arrays("evaluation", f"{preset}_{seed}/prediction/").items():
+        path = predictions / f"{case_id}{ENDING}"
+        write_label(path, label_zyx, grid(label_zyx.shape), READER)
+        files[case_id] = {"file": path, "digest": file_digest(path)}
+    write_manifest(manifest, tmp_path, files)
 
-    references, predictions = tmp_path / "labelsTr", tmp_path / "predictions"
-    summary = evaluate_folders(references, predictions, tmp_path / "dataset.json", tmp_path / "summary.json")
+    summary_file = tmp_path / "summary.json"
+    summary = evaluate_folders(tmp_path / "labelsTr", predictions, tmp_path / "dataset.json", summary_file).to_json()
     expected = recorded["summary"]
-    assert numbers_of(summary.foreground_mean) == pytest.approx(numbers_of(expected["foreground_mean"]), nan_ok=True)
-    assert len(summary.cases) == len(expected["metric_per_case"]) == 3
-    for case, theirs in zip(summary.cases, expected["metric_per_case"], strict=True):
-        assert case.case_id == theirs["case"]
-        for text, metrics in theirs["metrics"].items():
-            mine = next(counts for key, counts in case.counts.items() if values(key) == values(key_from_text(text)))
-            assert numbers_of(mine.to_json()) == pytest.approx(numbers_of(metrics), abs=1e-12, nan_ok=True)
+    assert_equal_metrics({"foreground": summary["foreground_mean"]}, {"foreground": expected["foreground_mean"]})
+    assert_equal_metrics(summary["mean"], expected["mean"])
+    assert len(summary["metric_per_case"]) == len(expected["metric_per_case"]) == 3
+    for mine, theirs in zip(summary["metric_per_case"], expected["metric_per_case"], strict=True):
+        assert mine["prediction_file"] == f"{theirs['case']}{ENDING}"
+        assert_equal_metrics(mine["metrics"], theirs["metrics"])
 
-    manifest = tmp_path / "manifest.json"
-    files = {path.name.removesuffix(".nrrd"): path for path in predictions.iterdir()}
-    write_manifest(manifest, tmp_path, {c: {"file": path, "digest": file_digest(path)} for c, path in files.items()})
-    found = determine_postprocessing(
-        [manifest], load_dataset(tmp_path), "SimpleITKIO", "full", tmp_path / "postprocessing.json"
-    )
+    found = determine_postprocessing([manifest], dataset, READER, "full", tmp_path / "postprocessing.json")
     assert [sorted(rule.values) for rule in found.rules] == recorded["rules"]
-    after = numbers_of(found.after["foreground_mean"])
-    assert after == pytest.approx(numbers_of(recorded["foreground_mean_after"]), abs=1e-12, nan_ok=True)
+    after = {"foreground": found.after["foreground_mean"]}
+    assert_equal_metrics(after, {"foreground": recorded["foreground_mean_after"]})
 
 
-def numbers_of(metrics: Any) -> list[float]:
-    return [float(metrics[name]) for name in METRICS]
+def test_rules_are_accepted_and_refused(numbers: dict[str, Any]) -> None:
+    accepted = [len(entry["rules"]) for entry in numbers["evaluation"].values()]
+    assert len(accepted) == 12 and 0 < sum(count > 0 for count in accepted) < 12
 
 
-def values(key: Any) -> set[int]:
-    return set(key_values(key))
+def assert_equal_metrics(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Of the same structures: counts exactly, shares to 1e-12."""
+    assert {values(text) for text in mine} == {values(text) for text in theirs}
+    own = {values(text): metrics for text, metrics in mine.items()}
+    for text, metrics in theirs.items():
+        assert set(metrics) == set(METRICS)
+        for name in METRICS:
+            assert own[values(text)][name] == pytest.approx(metrics[name], rel=0, abs=1e-12, nan_ok=True), (text, name)
+
+
+def values(text: str) -> tuple[int, ...] | str:
+    """The label values of a key of a summary; a region of one label may be written as a number or a tuple."""
+    return text if text == "foreground" else tuple(sorted(key_values(key_from_text(text))))

@@ -1,4 +1,4 @@
-"""Whole plans files of random datasets against those nnU-Net v2's planners wrote (method 3)."""
+"""Whole plans files of random and real datasets against those nnU-Net v2's planners wrote (method 3)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from segwright.core.settings import PlanningSettings
 from segwright.planning import make_plans
 from tests.parity.inputs import GOLDEN
 
-RECORDED = json.loads(gzip.decompress((GOLDEN / "plans.json.gz").read_bytes()))
+RECORDED, REAL = (
+    json.loads(gzip.decompress((GOLDEN / name).read_bytes())) for name in ("plans.json.gz", "real_plans.json.gz")
+)
 
 
-@pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['name'][7:10]} {case['kind']}")
+@pytest.mark.parametrize(
+    "case", RECORDED["cases"] + REAL["cases"], ids=lambda case: f"{case['name'][7:10]} {case['kind']}"
+)
 def test_plans_file(case: dict[str, Any]) -> None:
     """Every key, value, type and the order of keys; segwright's own additions stand under one key."""
     given = case["settings"]
@@ -38,3 +42,5 @@ def test_what_is_covered() -> None:
     memory = {case["settings"]["gpu_memory_gb"] for case in cases}
     assert memory >= {None, 4.0, 80.0} and len(memory) == 7
     assert sum("3d_cascade_fullres" in case["plans"]["configurations"] for case in cases) >= 10
+    real = {(case["name"][:10], case["settings"]["planner"]) for case in REAL["cases"]}
+    assert len(real) == len(REAL["cases"]) and len({dataset for dataset, _ in real}) >= 6

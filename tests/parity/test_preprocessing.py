@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segwright.core.geometry import Geometry
 from segwright.core.labels import key_text
 from segwright.core.slices import PreprocessPlan
 from segwright.images.image import Image, LabelMap
 from segwright.preprocessing.case import preprocess_case
+from tests.parity.datasets import grid
 
 Arrays = dict[str, np.ndarray]
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("preset", ["plain", "regions", "ignore", "regions_ignore", "ct", "anisotropic", "2d"])
 def test_stored_case(numbers: dict[str, Any], arrays: Callable[..., Arrays], preset: str) -> None:
     recorded, golden = numbers["preprocessing"][preset], arrays("preprocessing", f"{preset}/")
     z, y, x = recorded["spacing"]
-    geometry = Geometry(golden["seg"].shape, (z, y, x), (0.0, 0.0, 0.0), IDENTITY)
+    geometry = grid(golden["seg"].shape, (z, y, x))
     image = Image(golden["raw"].astype(np.float32), geometry, "int16")
     case = preprocess_case(
         image, LabelMap(golden["seg"], geometry, "uint8"), PreprocessPlan.from_json(recorded["plan"])

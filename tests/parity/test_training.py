@@ -87,9 +87,10 @@ def test_loss_and_gradient(numbers: dict[str, Any], scenario: str, batch_dice: b
     assert gradients == pytest.approx(recorded["gradients"], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["plain_3d", "residual_2d"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_training_steps(numbers: dict[str, Any], arrays: Callable[..., Arrays], name: str) -> None:
     recorded, architecture = numbers["training"][name], ARCHITECTURES[name]
+    assert len(recorded) == 20 and recorded[-1] < recorded[0] - 0.1
     network, settings = recorded_network(arrays, name), TrainingSettings().resolved()
     edges = PATCH[-architecture.dimensions :]
     shapes = list(supervision_shapes(edges, architecture.strides, True))
@@ -99,7 +100,8 @@ def test_training_steps(numbers: dict[str, Any], arrays: Callable[..., Arrays], 
     rules = EpochRules(LOSSES.get("default")(options), options, settings.gradient_clip, compute)
     parameters = list(network.parameters())
     curve = [train_steps(network, parameters, optimizer, compute.scaler(), [batch], rules).loss for _ in recorded]
-    np.testing.assert_allclose(curve, recorded, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(curve[:10], recorded[:10], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(curve, recorded, rtol=0, atol=1e-4)  # rounding grows from step to step
 
 
 def test_patches_of_the_loader(numbers: dict[str, Any]) -> None:
