@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import stat
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from segwright.core.files import read_json
 from segwright.networks.weights import load_weights
 from segwright.sharing.model import open_model
 from tests.unit.cli.conftest import Run
+from tests.unit.sharing.nnunet_v2 import made
+from tests.unit.sharing.nnunet_v2.importing import Malicious
 
 
 def test_export_and_import_again(model: Path, tmp_path: Path, run: Run) -> None:
@@ -42,6 +48,42 @@ def test_refusals(command: str, model: Path, tmp_path: Path, run: Run) -> None:
 def test_a_model_of_ours_is_no_input_for_import(model: Path, tmp_path: Path, run: Run) -> None:
     said = run("import-model", "--input", model, "--output", tmp_path / "output")
     assert said.code == 2 and said.err.count("\n") == 1 and not (tmp_path / "output").exists()
+
+
+def _with_code(marker: Path) -> bytes:
+    """A checkpoint that would run a command when unpickled."""
+    stream = io.BytesIO()
+    torch.save({**made.checkpoint("3d_fullres"), "logging": Malicious(marker)}, stream)
+    return stream.getvalue()
+
+
+def _linked(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.parametrize("enemy", ["code", "above", "absolute", "link", "twice", "bomb"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_an_enemy_made_is_refused_in_one_line(enemy: str, tmp_path: Path, run: Run) -> None:
+    marker, here = tmp_path / "marker", f"{made.DATASET}/nnUNetTrainer__nnUNetPlans__3d_fullres"
+    made.model_folder(tmp_path / made.DATASET, "3d_fullres", ("0",))
+    archive = made.zipped(tmp_path / made.DATASET, tmp_path / "model.zip")
+    name, content = {
+        "code": (f"{here}/fold_1/checkpoint_final.pth", _with_code(marker)),
+        "above": ("../marker", b""),
+        "absolute": (str(marker), b""),
+        "link": (_linked(f"{here}/fold_1"), str(tmp_path).encode()),
+        "twice": (f"{here}/plans.json", b"{}"),
+        "bomb": (f"{here}/debug.json", bytes(64 << 20)),
+    }[enemy]
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(name, content, zipfile.ZIP_DEFLATED)
+    before = sorted(tmp_path.rglob("*"))
+    said = run("import-model", "--input", archive, "--output", tmp_path / "out" / "model")
+    assert said.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith(f"error: {archive}") and "refused" in said.err
+    assert sorted(tmp_path.rglob("*")) == before and not marker.exists()
 
 
 def test_choices_are_checked(tmp_path: Path, run: Run) -> None:

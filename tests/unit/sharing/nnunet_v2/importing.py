@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,18 @@ def assert_refused(
     source: Path, tmp_path: Path, words: str, error: type[SegwrightError] = ModelError, **options: Any
 ) -> None:
     """One message, and nothing written."""
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error, match=words) as caught:
         imported(source, tmp_path, **options)
     assert "Traceback" not in str(caught.value) and ".part-" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".part-")]
+    assert sorted(tmp_path.rglob("*")) == before and not (tmp_path / "out").exists()
+
+
+class Malicious:
+    """Pickled as a command that makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)

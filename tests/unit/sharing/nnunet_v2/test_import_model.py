@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from segwright.sharing.model import open_model
 from segwright.sharing.nnunet_v2.import_model import import_model
 from segwright.sharing.use import predict_with_model
 from tests.unit.sharing.nnunet_v2 import made
-from tests.unit.sharing.nnunet_v2.importing import assert_refused, imported
+from tests.unit.sharing.nnunet_v2.importing import Malicious, assert_refused, imported
 from tests.unit.sharing.test_use import write_case
 
 
@@ -341,14 +340,6 @@ def test_misplaced_checkpoints(root: Path, tmp_path: Path) -> None:
     assert_refused(root, tmp_path, "fold_1.* belongs to another configuration")
     torch.save(made.checkpoint("3d_lowres"), folder / "fold_0" / "checkpoint_final.pth")
     assert_refused(root, tmp_path, "is a checkpoint of 3d_lowres, but lies in")
-
-
-class Malicious:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.marker}",)
 
 
 def test_a_malicious_checkpoint_or_postprocessing_runs_nothing(root: Path, tmp_path: Path) -> None:
