@@ -127,7 +127,8 @@ def infinitely_many_draws(
     for statistic, percentage in (("percentile_00_5", 0.5), ("median", 50.0), ("percentile_99_5", 99.5)):
         at = int(np.searchsorted(shares, percentage / 100))
         nearby = everything[order[max(at - width, 0) : at + width + 1]]
-        between[statistic] = float(nearby[0]), float(nearby[-1])
+        rounded = [abs(nearby[place]) * 1e-8 for place in (0, -1)]  # percentiles are kept in nine digits
+        between[statistic] = float(nearby[0] - rounded[0]), float(nearby[-1] + rounded[1])
     return float(means.mean()), float((variances.mean() + means.var()) ** 0.5), between
 
 
