@@ -20,7 +20,18 @@ import numpy as np
 import torch
 from tests.parity.candidates import NOISE
 from tests.parity.datasets import reference_dataset
-from tests.parity.inputs import ARCHITECTURES, CHANNELS, GOLDEN, LABELS, OUTPUTS, PATCH, blocks, labels_of, wave
+from tests.parity.inputs import (
+    ARCHITECTURES,
+    CHANNELS,
+    GOLDEN,
+    LABELS,
+    OUTPUTS,
+    PATCH,
+    STEEP,
+    blocks,
+    labels_of,
+    wave,
+)
 
 from benchmarks.peer.common import SEED, quiet, workplace
 from benchmarks.peer.compare_evaluation import make_predictions, rule_values, threads_for_processes
@@ -187,12 +198,15 @@ def record_losses() -> list[dict[str, Any]]:
 
 
 def record_training() -> dict[str, Any]:
-    """Losses of some steps from the recorded weights: SGD and clipping as the peer's ``train_step`` does them."""
+    """Losses of 20 steps from the recorded weights: SGD and clipping as the peer's ``train_step`` does them."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     curves = {}
-    for name, architecture in ARCHITECTURES.items():
+    for name, architecture in {**ARCHITECTURES, "clipped": ARCHITECTURES["plain_2d"]}.items():
         network = peer_network(architecture, CHANNELS, OUTPUTS)
+        with torch.no_grad():
+            for layer in network.decoder.seg_layers if name == "clipped" else ():
+                layer.weight.mul_(STEEP)
         edges = PATCH[-architecture.dimensions :]
         shapes = list(supervision_shapes(edges, architecture.strides, True))
         trainer = SimpleNamespace(

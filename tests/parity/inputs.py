@@ -36,6 +36,9 @@ PREDICTED = {"plain": "plain_3d", "regions": "residual_3d", "2d": "plain_2d"}
 RUNS = {"mirrored": (1, True), "not mirrored": (1, False), "two folds": (2, True)}
 """Folds and mirroring of the predictions."""
 
+STEEP = 50.0
+"""Factor of the last layers' weights that makes gradients longer than a step allows, so that they are cut."""
+
 LABELS: dict[str, dict[str, object]] = {
     "labels": {"labels": {"background": 0, "organ": 1, "lesion": 2}},
     "regions": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from segwright.training.augmentation.ranges import spatial_ranges
 from segwright.training.loop import EpochRules, resolve_compute, train_steps
 from segwright.training.loss import LOSSES, LossOptions, deep_supervision_weights, weighted_loss
 from segwright.training.optimizer import build_optimizer
-from tests.parity.inputs import ARCHITECTURES, CHANNELS, LABELS, OUTPUTS, PATCH, blocks, labels_of, wave
+from tests.parity.inputs import ARCHITECTURES, CHANNELS, LABELS, OUTPUTS, PATCH, STEEP, blocks, labels_of, wave
 
 Arrays = dict[str, np.ndarray]
 
@@ -89,19 +90,39 @@ def test_loss_and_gradient(numbers: dict[str, Any], scenario: str, batch_dice: b
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_training_steps(numbers: dict[str, Any], arrays: Callable[..., Arrays], name: str) -> None:
-    recorded, architecture = numbers["training"][name], ARCHITECTURES[name]
+    recorded = numbers["training"][name]
     assert len(recorded) == 20 and recorded[-1] < recorded[0] - 0.1
-    network, settings = recorded_network(arrays, name), TrainingSettings().resolved()
+    curve = losses_of_steps(recorded_network(arrays, name), name, len(recorded))
+    np.testing.assert_allclose(curve[:10], recorded[:10], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(curve, recorded, rtol=0, atol=1e-4)  # rounding grows from step to step
+
+
+def test_gradients_are_clipped_alike(numbers: dict[str, Any], arrays: Callable[..., Arrays]) -> None:
+    """Of a network whose gradients are too long at first; without clipping the second loss is another one."""
+    recorded = numbers["training"]["clipped"]
+    curves = []
+    for clip in (TrainingSettings().resolved().gradient_clip, math.inf):
+        network = recorded_network(arrays, "plain_2d")
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if "seg_layers" in name and name.endswith("weight"):
+                    parameter.mul_(STEEP)
+        curves.append(losses_of_steps(network, "plain_2d", 5, clip))
+    np.testing.assert_allclose(curves[0], recorded[:5], rtol=1e-4)
+    assert abs(curves[1][1] - recorded[1]) > 0.01 * recorded[1]
+
+
+def losses_of_steps(network: torch.nn.Module, name: str, steps: int, clip: float | None = None) -> list[float]:
+    """On one batch, with the default settings or another longest gradient."""
+    architecture, settings = ARCHITECTURES[name], TrainingSettings().resolved()
     edges = PATCH[-architecture.dimensions :]
     shapes = list(supervision_shapes(edges, architecture.strides, True))
     batch = Batch(wave(2, CHANNELS, *edges), targets_of("labels", shapes))
     options = LossOptions(OUTPUTS)
     optimizer, compute = build_optimizer(network, settings), resolve_compute("fp32", "cpu")
-    rules = EpochRules(LOSSES.get("default")(options), options, settings.gradient_clip, compute)
+    rules = EpochRules(LOSSES.get("default")(options), options, clip or settings.gradient_clip, compute)
     parameters = list(network.parameters())
-    curve = [train_steps(network, parameters, optimizer, compute.scaler(), [batch], rules).loss for _ in recorded]
-    np.testing.assert_allclose(curve[:10], recorded[:10], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(curve, recorded, rtol=0, atol=1e-4)  # rounding grows from step to step
+    return [train_steps(network, parameters, optimizer, compute.scaler(), [batch], rules).loss for _ in range(steps)]
 
 
 def test_patches_of_the_loader(numbers: dict[str, Any]) -> None:
