@@ -18,6 +18,7 @@ from tests.unit.training.fake_training import FOLD, LABELS, PLAN, FakeBatch, mak
 from segwright.core.errors import InterruptedForRetry, ModelError, SettingsError, TrainingError
 from segwright.core.files import file_digest, read_json
 from segwright.core.labels import Labels
+from segwright.core.versions import STAGE_VERSION
 from segwright.networks.build import NETWORKS
 from segwright.networks.weights import load_weights
 from segwright.training.fold import run_training, train_fold, training_identity
@@ -159,6 +160,14 @@ def test_another_training_never_resumes_the_state(tmp_path: Path, caplog: pytest
     run_training(make_request(tmp_path, epochs=3), make_data(identity="other data"), {})
     assert (tmp_path / "state.stale-2").is_dir()
     assert read_json(tmp_path / "training.json")["data_id"] == "other data"
+
+
+def test_a_state_belongs_to_a_version_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that makes the workflow train again."""
+    train(tmp_path, epochs=2)
+    monkeypatch.setitem(STAGE_VERSION, "training", STAGE_VERSION["training"] + 1)
+    train(tmp_path, epochs=2)
+    assert (tmp_path / "state.stale-1" / "epoch_000002.pt").is_file()
 
 
 def test_settings_without_effect_do_not_invalidate_a_state(tmp_path: Path) -> None:
