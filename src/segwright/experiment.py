@@ -7,10 +7,9 @@ input functions are thin calls of these, so that they can be tested without Snak
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ from segwright.core.settings import (
     TrainingSettings,
     to_plain,
 )
-from segwright.inspection.names import PLACEHOLDER
+from segwright.held_out import not_held_out_once, written_ns
+from segwright.inspection.names import WILDCARD
 from segwright.ready_folds import ReadyFolds, folds_in_file
+from segwright.splits import ALL
 
-ALL = "all"
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
 _NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
 _SOMETIMES_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -230,7 +230,7 @@ class Experiment:
         if not cascades:
             return
         requested = tuple(self.requested_folds(dataset, pipeline))
-        wrong, some_held_out = _not_held_out_once(splits, _written_ns(splits), requested)
+        wrong, some_held_out = not_held_out_once(splits, written_ns(splits), requested)
         if not wrong:
             return
         example, count = next(iter(wrong.items()))
@@ -291,40 +291,6 @@ class Experiment:
     def prediction_params(self, pipeline: str) -> dict[str, Any]:
         settings = to_plain(self.pipeline(pipeline).prediction)
         return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
-
-
-@lru_cache(maxsize=64)
-def _not_held_out_once(
-    splits: Path, written_ns: tuple[int, ...], requested: tuple[str, ...]
-) -> tuple[dict[str, int], bool]:
-    """Which cases of the requested folds, or of any validation, are in another number of validations than one.
-
-    Every training and prediction of a previous stage asks for it, and 10 000 cases take 0.1 s: found out once in a
-    process until the split is made anew.
-
-    Returns:
-        sorted cases with their number of validations; whether there is any validation.
-    """
-    folds = _read_split(splits)
-    held_out = Counter(case_id for name, (_, val) in folds.items() if name != ALL for case_id in val)
-    used = {case_id for name in requested for part in folds[name] for case_id in part}
-    wrong = {case_id: held_out[case_id] for case_id in sorted(used | held_out.keys()) if held_out[case_id] != 1}
-    return wrong, bool(held_out)
-
-
-def _written_ns(splits: Path) -> tuple[int, ...]:
-    return tuple(path.stat().st_mtime_ns for path in sorted(splits.glob("*.json")))
-
-
-def _read_split(folder: Path) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-    """The training and the validation cases of every fold of a split, ``all`` among them."""
-    path = folder / "splits.json"
-    numbered, everything = read_json(path, DELETE_FOLDER), read_json(folder / "fold_all.json", DELETE_FOLDER)
-    try:
-        folds = {ALL: everything, **{str(fold): entry for fold, entry in enumerate(numbered)}}
-        return {name: (frozenset(entry["train"]), frozenset(entry["val"])) for name, entry in folds.items()}
-    except MALFORMED as problem:
-        raise DamagedFileError(path, f"not a list of folds ({brief(repr(problem))})", DELETE_FOLDER) from problem
 
 
 def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
@@ -412,8 +378,8 @@ def _require_plain_paths(dataset: Dataset) -> None:
     """
     files = [path for case in (*dataset.training, *dataset.test) for path in (*case.image_files, case.label_file)]
     for path in map(str, (dataset.folder, *files)):
-        if PLACEHOLDER.search(path):
+        if WILDCARD.search(path):
             raise DatasetError(
-                f"{path}: the name holds a brace or a word in angle brackets, which the workflow takes for a"
-                " placeholder; rename it"
+                f"{path}: the name holds a brace or a word in angle brackets, which the workflowtakes for a"
+                " wildcard; rename it"
             )

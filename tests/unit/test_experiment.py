@@ -292,7 +292,7 @@ def test_a_split_is_read_once_until_it_is_made_anew(
         read.append(path)
         return read_json(path, *how)
 
-    monkeypatch.setattr("segwright.experiment.read_json", read_and_count)
+    monkeypatch.setattr("segwright.held_out.read_json", read_and_count)
     experiment, split = load({"splits": {"folds": 2}}), write_split(tmp_path / "splits", "ab", "cd")
     for _ in range(3):
         experiment.require_held_out_cases(NAME, "default", "3d_lowres", PLAN, split)

@@ -110,8 +110,7 @@ def predict_batch(
     digests = _finished(folder, inputs, files)
     missing = [case_id for case_id in records if case_id not in digests]
     if save_probabilities:
-        needed_bytes = sum(_score_bytes(records[case_id], plan) for case_id in missing)
-        require_free_disk(folder, needed_bytes, f"the probabilities of {len(missing)} cases")
+        _require_disk_for_scores(folder, [records[case_id] for case_id in missing], plan)
     if missing:
         predictor = Stage(plan, tuple(weights), training).predictor(settings, device, plugins, training.torch_threads)
 
@@ -327,6 +326,11 @@ def _read_previous(entry: tuple[Path, str], plan: PredictPlan) -> LabelMap:
             path, "not the label map the previous stage recorded", "predict the previous stage again"
         )
     return read_label(path, plan.preprocess.reader)
+
+
+def _require_disk_for_scores(folder: Path, records: Sequence[CaseRecord], plan: PredictPlan) -> None:
+    needed_bytes = sum(_score_bytes(record, plan) for record in records)
+    require_free_disk(folder, needed_bytes, f"the probabilities of {len(records)} cases")
 
 
 def _score_bytes(record: CaseRecord, plan: PredictPlan) -> int:

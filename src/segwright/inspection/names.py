@@ -11,7 +11,7 @@ from typing import Protocol
 from segwright.inspection.records import Severity
 
 _MAX_BYTES = 180  # results append up to 40 characters, and file systems allow 255
-PLACEHOLDER = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
+WILDCARD = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
 """Snakemake's wildcards and path variables, which have no other spelling: such files cannot be named to it."""
 _NOT_PORTABLE = ':*?"<>|'
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -38,8 +38,8 @@ def unusable_reason(case_id: str) -> str:
         return "is empty, or starts with a dot or a hyphen"
     if "/" in case_id or "\\" in case_id:
         return "holds a slash or backslash"
-    if PLACEHOLDER.search(case_id):
-        return "holds a brace or a word in angle brackets, which the workflow takes for a placeholder"
+    if WILDCARD.search(case_id):
+        return "holds a brace or a word in angle brackets, which the workflow takes for a wildcard"
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in case_id):
         return "holds a control character"
     if len(case_id.encode("utf-8", errors="replace")) > _MAX_BYTES:

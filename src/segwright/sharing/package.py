@@ -83,14 +83,12 @@ def package_model(
     chosen = read_selection(selection)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     try:
-        copies = [_copy_configuration(temporary, ConfigurationFiles(*entry)) for entry in configurations]
-        copied = {entry.name: entry for entry in copies}
+        copied = _copy_configurations(temporary, configurations)
         trainings = {name: [read_json(fold.training) for fold in entry.folds] for name, entry in copied.items()}
         plugins = _plugins(copied, trainings)
         for name, source in (("plans", plans), ("selection", selection), ("postprocessing", postprocessing)):
             _copy(source, temporary / f"{name}.json")
-        facts = {key: value for key, value in read_json(dataset_json).items() if key not in _FACTS_LEFT_OUT}
-        write_json(temporary / "dataset.json", facts, sort_keys=False)
+        facts = _copy_facts(temporary, dataset_json)
         read = {name: read_summary(path) for name, path in sorted(summaries.items())}
         write_json(temporary / "metrics.json", _metrics(chosen, read))
         card = CardFacts(
@@ -114,6 +112,17 @@ def package_model(
     if archive is not None:
         write_archive(archive, folder, [MANIFEST, *read_json(folder / MANIFEST)["files"]])
     return open_model(folder)
+
+
+def _copy_facts(folder: Path, dataset_json: Path) -> dict[str, Any]:
+    facts = {key: value for key, value in read_json(dataset_json).items() if key not in _FACTS_LEFT_OUT}
+    write_json(folder / "dataset.json", facts, sort_keys=False)
+    return facts
+
+
+def _copy_configurations(folder: Path, configurations: Sequence[ConfigurationFiles]) -> dict[str, ModelConfiguration]:
+    copies = [_copy_configuration(folder, ConfigurationFiles(*entry)) for entry in configurations]
+    return {entry.name: entry for entry in copies}
 
 
 def _copy_configuration(folder: Path, files: ConfigurationFiles) -> ModelConfiguration:

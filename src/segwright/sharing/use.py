@@ -61,10 +61,7 @@ def predict_with_model(
     require_free_output(model, cases, output, save_probabilities=save_probabilities)
     from segwright.inference.cases import predict_images  # imports torch
 
-    chosen = {
-        name: _chosen_folds(entry, folds, strict=name in model.members) for name, entry in model.configurations.items()
-    }
-    chains = [[_stage(chosen[name]) for name in chain_of(model, member)] for member in model.members]
+    chains = _chains(model, folds)
     output.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         write_bytes(output / name, (model.folder / name).read_bytes())
@@ -87,6 +84,14 @@ def predict_with_model(
     write_manifest(output / MANIFEST_NAME, output, manifest)
     log.info("%d label maps in %s", len(files), output)
     return files
+
+
+def _chains(model: PackagedModel, folds: Sequence[str] | None) -> list[list[Stage]]:
+    """One entry a member; each holds its stages, the previous first."""
+    chosen = {
+        name: _chosen_folds(entry, folds, strict=name in model.members) for name, entry in model.configurations.items()
+    }
+    return [[_stage(chosen[name]) for name in chain_of(model, member)] for member in model.members]
 
 
 def input_cases(model: PackagedModel, inputs: Path | Sequence[Path]) -> tuple[Case, ...]:
