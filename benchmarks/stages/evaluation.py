@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import pickle
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from benchmarks.pairs import Function, Goal, Pair, Place
 from benchmarks.stages.compare import equal_json
@@ -60,17 +60,17 @@ def _metrics(place: Place) -> Pair | None:
         must=Goal(ratio=8),
         target=Goal(ratio=12),
         difference=equal_json,
-        note=f"reading both files included, of which zlib takes {1000 * zlib_s(files):.0f} ms",
+        note=f"reading both files included, of which inflating takes {1000 * inflate_s(files):.0f} ms",
     )
 
 
-def zlib_s(files: Sequence[Path]) -> float:
+def inflate_s(files: Sequence[Path]) -> float:
     """CPU seconds of decompressing the files, the least that reading them can take; median of five times."""
     seconds = []
     for _ in range(5):
         started = time.process_time()
         for file in files:
-            zlib.decompress(file.read_bytes(), wbits=31)
+            zlib_ng.decompress(file.read_bytes(), wbits=31)
         seconds.append(time.process_time() - started)
     return median(seconds)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from pathlib import Path
+
+from zlib_ng import zlib_ng
 
 from segwright.core.errors import DatasetError
 from segwright.images.limits import DEFLATE_RATIO, require_plausible
+from segwright.images.streams import InflateError
 
 _HEADER_BYTES_MAX, _LINES_MAX = 1 << 20, 4096  # MetaIO takes 32 KiB of memory a line
 _KEY_BYTES_MAX, _VALUE_BYTES_MAX, _TEXT_BYTES_MAX = 254, 32767, 254  # MetaIO's buffers, less the byte that ends a text
@@ -80,7 +82,7 @@ def verify_pixels(path: Path) -> None:
         return
     values = math.prod(int(size) for size in fields["DimSize"].split()) * int(fields.get("ElementNumberOfChannels", 1))
     expected = values * _ITEM_BYTES[fields["ElementType"]]
-    decoder, found = zlib.decompressobj(_ZLIB_OR_GZIP), 0
+    decoder, found = zlib_ng.decompressobj(_ZLIB_OR_GZIP), 0
     with path.open("rb") as stream:
         stream.seek(start)
         pending = stream.read(_CHUNK_BYTES)
@@ -88,7 +90,7 @@ def verify_pixels(path: Path) -> None:
             while pending and not decoder.eof and found <= expected:
                 found += len(decoder.decompress(pending, 4 * _CHUNK_BYTES))
                 pending = decoder.unconsumed_tail or stream.read(_CHUNK_BYTES)
-        except zlib.error as error:
+        except InflateError as error:
             raise DatasetError(f"{path}: the compressed data is damaged ({error}); copy it again") from None
     if not decoder.eof or found != expected:
         raise DatasetError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import atomic_path
@@ -29,7 +30,10 @@ _SIGNIFICANCE = (3, 2, 1, 0)  # little-endian: sign and exponent are in the last
 
 
 def write_scores(path: Path | str, scores_czyx: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write scores and JSON ``facts`` about them, atomically. Equal arguments give equal bytes (with one zlib)."""
+    """Write scores and JSON ``facts`` about them, atomically. Equal arguments give equal bytes (with one zlib).
+
+    zlib writes, since what zlib-ng writes depends on the processor, too; zlib-ng reads, since it is faster.
+    """
     planes = scores_czyx.shape[1]
     step = max(1, _BLOCK_BYTES // (4 * max(1, scores_czyx[:, 0].size)))
     blocks: list[dict[str, Any]] = []
@@ -126,7 +130,7 @@ def _decompressed(content: bytes, sizes: Sequence[int], shape: tuple[int, ...]) 
     for significance, size in zip(_SIGNIFICANCE, sizes, strict=True):
         part = memoryview(content)[offset : offset + size]
         offset += size
-        raw = part if size == values else zlib.decompressobj().decompress(part, values)
+        raw = part if size == values else zlib_ng.decompressobj().decompress(part, values)
         groups[:, significance] = np.frombuffer(raw, np.uint8)
     return groups.view("<f4").reshape(shape)
 

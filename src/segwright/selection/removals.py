@@ -6,7 +6,6 @@ counts. A rule removes some voxels: these move from their column of the table to
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from zlib_ng import zlib_ng
 
 from segwright.core.labels import Labels
 from segwright.evaluation.manifest import Entry
@@ -64,7 +64,7 @@ def load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[CaseState, Hi
     limit = values[-1] + 1
     dtype = np.dtype(np.uint8 if limit <= 255 else np.uint16)
     cropped = [_compact(array[box], limit, dtype) for array in (prediction_zyx, reference_zyx)]
-    packed = [zlib.compress(array.tobytes(), 1) for array in cropped]
+    packed = [zlib_ng.compress(array.tobytes(), 1) for array in cropped]
     return CaseState(cropped[0].shape, dtype.str, packed[0], packed[1], values), histogram
 
 
@@ -78,7 +78,7 @@ def try_rules(task: tuple[CaseState, tuple[Rule, ...], tuple[Rule, ...]]) -> tup
         if box is not None:
             prediction_zyx[box][removed] = 0
     if accepted:
-        packed = zlib.compress(prediction_zyx.tobytes(), 1)
+        packed = zlib_ng.compress(prediction_zyx.tobytes(), 1)
         state = CaseState(state.shape_zyx, state.dtype, packed, state.reference, state.values)
     boxes = _boxes_of_values(prediction_zyx, candidates)
     removals: list[Removed] = []
@@ -125,4 +125,4 @@ def _boxes_of_values(prediction_zyx: NDArray[Any], candidates: Sequence[Rule]) -
 
 
 def _unpack(packed: bytes, state: CaseState) -> NDArray[Any]:
-    return np.frombuffer(zlib.decompress(packed), dtype=state.dtype).reshape(state.shape_zyx).copy()
+    return np.frombuffer(zlib_ng.decompress(packed), dtype=state.dtype).reshape(state.shape_zyx).copy()
