@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from segwright.core.files import TEMPORARY_PREFIX
 from segwright.phantom import make_phantom
 from tests.workflow.runner import TINY, Project
 
@@ -29,7 +30,13 @@ def test_failed_jobs_are_tried_again_although_older_products_are_there(tmp_path:
         failed = project.run(target, cores=2)
         assert failed.exit_code == 1 and "class_weights" in failed.output, failed.output[-3000:]
     del project.config["defaults"]["training"]["class_weights"]
+    results = tmp_path / "work" / "results" / NAME / "default"
+    (label_map,) = (results / "final").glob("*.nii.gz")
+    for product in (results / "2d/fold_0/probabilities.json", results / "final/manifest.json", label_map):
+        product.with_name(f"{TEMPORARY_PREFIX}0123456789ab-{product.name}").write_bytes(b"left by a killed job")
+    (results / "final/manifest.json").unlink()
     assert project.must_run(cores=2).jobs["train_fold"] == 1
+    assert not list(results.rglob(f"{TEMPORARY_PREFIX}*"))
     assert not project.must_run(cores=2).jobs
 
     image = data / "imagesTr" / "phantom_000_0000.nii.gz"

@@ -21,7 +21,7 @@ except ModuleNotFoundError:
 from segwright.core.configfile import load_settings
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import SegwrightError
-from segwright.core.files import storage_error
+from segwright.core.files import remove_leftovers, storage_error
 from segwright.core.settings import ExecutionSettings
 
 Snakemake = Any
@@ -56,6 +56,7 @@ def run(main: Callable[[Snakemake], None], snakemake: Snakemake) -> None:
         to_file.setFormatter(to_terminal.formatter)
         logging.getLogger().addHandler(to_file)
         main(snakemake)
+        remove_leftovers(Path(path) for path in snakemake.output)  # of attempts at this job that were killed
         logging.info("%s finished", snakemake.rule)
     except SegwrightError as error:
         logging.error("%s", error)

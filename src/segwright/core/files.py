@@ -27,6 +27,7 @@ _MANY_DIGITS = re.compile(r"\d{19}")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST_NUMBER = 20  # characters of a 64-bit number
 TEMPORARY_PREFIX = ".part-"
+_TEMPORARY_DIGITS = 12
 SEAL = "seal"
 """Key under which a sealed JSON file keeps the digest of the rest of its content."""
 DELETE_FILE = "delete it and run again"
@@ -45,7 +46,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         StorageError: the disk is full, a quota is used up, or the folder cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:_TEMPORARY_DIGITS]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -163,6 +164,23 @@ def remove_temporary_files(folder: Path | str) -> None:
     """Remove what killed writers left in ``folder`` (not in its subfolders)."""
     for leftover in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what killed writers of these files left beside them. What others write into the same folders stays."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if intended_name(leftover) in wanted:
+                leftover.unlink(missing_ok=True)
+
+
+def intended_name(path: Path) -> str:
+    """The name a file that is being written will get; that of any other file is its own."""
+    written = path.name.startswith(TEMPORARY_PREFIX)
+    return path.name[len(TEMPORARY_PREFIX) + _TEMPORARY_DIGITS + 1 :] if written else path.name
 
 
 def storage_error(path: Path, error: OSError) -> StorageError | None:

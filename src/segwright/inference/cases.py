@@ -98,7 +98,6 @@ def predict_batch(
     training = _training_of(weights, training_jsons)
     previous_files = {} if previous is None else _previous_labels(previous, records)
     folder, owner = output.parent, output.stem
-    remove_stale(folder, owner, set(records))
     shared = prediction_digest(plan, weights, settings, training)
     inputs = {
         case_id: json_digest([shared, record.digest, previous_files[case_id][1] if previous_files else None])
@@ -107,6 +106,7 @@ def predict_batch(
     files = {
         case_id: _batch_files(folder, case_id, inputs[case_id], file_ending, save_probabilities) for case_id in inputs
     }
+    remove_stale(folder, owner, files)
     digests = _finished(folder, inputs, files)
     missing = [case_id for case_id in records if case_id not in digests]
     if save_probabilities:

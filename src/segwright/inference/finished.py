@@ -8,12 +8,12 @@ fit; otherwise it is made again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from segwright.core.errors import DamagedFileError, DatasetError
-from segwright.core.files import file_digest, read_json, write_json
+from segwright.core.files import file_digest, read_json, remove_leftovers, write_json
 
 MANIFEST_VERSION = 1
 PROBABILITIES_SUFFIX = ".probabilities"
@@ -58,11 +58,16 @@ def note_finished(folder: Path, owner: str, case_id: str, inputs: str, files: Fi
     return digests
 
 
-def remove_stale(folder: Path, owner: str, case_ids: Collection[str]) -> None:
-    """Remove cases (files and notes) that ``owner``, a fold or a batch, once made and no longer has."""
+def remove_stale(folder: Path, owner: str, cases: Mapping[str, Files]) -> None:
+    """Remove cases (files and notes) that ``owner``, a fold or a batch, once made and no longer has.
+
+    Of those it has (case -> files), what killed writers left half-written is removed.
+    """
+    remove_leftovers(file for files in cases.values() for file in files.values())
+    remove_leftovers(_note(folder, case_id) for case_id in cases)
     for path in sorted((folder / _FOLDER).glob("*.json")):
         note = _read_note(path)
-        if note is not None and note.get("owner") == owner and path.name.removesuffix(".json") not in case_ids:
+        if note is not None and note.get("owner") == owner and path.name.removesuffix(".json") not in cases:
             _remove_files(folder, note, set())
             path.unlink()
 

@@ -128,7 +128,7 @@ class _Fold:
             raise DatasetError(f"{self.plan.configuration}: a cascade, and only a cascade, needs its next_stage.json")
         cases = [] if self.fold.name == ALL else sorted(self.fold.val)
         owner = f"fold_{self.fold.name}"
-        remove_stale(self.output, owner, cases)
+        remove_stale(self.output, owner, {case_id: self._files(case_id) for case_id in cases})
         shared = prediction_digest(self.plan, [self.weights], self.settings, self.training)
         inputs = {case_id: self._inputs(shared, case_id) for case_id in cases}
         digests: dict[str, dict[str, str]] = {}

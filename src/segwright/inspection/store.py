@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.core.errors import DamagedFileError
-from segwright.core.files import bytes_digest, file_digest, write_bytes
+from segwright.core.files import bytes_digest, file_digest, intended_name, write_bytes
 from segwright.inspection.intensities import ValueCounts
 from segwright.inspection.records import CaseRecord
 
@@ -85,17 +85,17 @@ def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
 
 
 def remove_stale(store: Path, known: Collection[str], current: Mapping[str, CaseRecord]) -> None:
-    """Delete side files of cases the dataset no longer has, and out-of-date ones of the cases just inspected.
-
-    Side files of other batches' cases, and files that are being written, are left alone.
+    """Delete side files of cases the dataset no longer has, and of the cases just inspected those that are out of date
+    or were left half-written by killed jobs. Those of other batches' cases are left alone.
     """
     for path in (store / _FOLDER).glob("*.npz"):
-        match = _NAME.fullmatch(path.name)
+        match = _NAME.fullmatch(intended_name(path))
         if match is None:
             continue
         record = current.get(match["case"])
         wanted = None if record is None or record.values_file is None else record.values_file[0]
-        if match["case"] not in known or (record is not None and wanted != path.name):
+        unfinished = match.string != path.name  # perhaps by a job that is at it now, if it is not a case of this one
+        if (record is not None and wanted != path.name) or (match["case"] not in known and not unfinished):
             path.unlink(missing_ok=True)
 
 

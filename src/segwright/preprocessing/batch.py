@@ -21,7 +21,7 @@ from typing import Any
 
 from segwright.core.dataset import Case, Dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SegwrightError, brief
-from segwright.core.files import TEMPORARY_PREFIX, file_digest, json_digest, read_json, write_json
+from segwright.core.files import TEMPORARY_PREFIX, file_digest, intended_name, json_digest, read_json, write_json
 from segwright.core.progress import progress
 from segwright.core.slices import PreprocessPlan
 from segwright.core.versions import STAGE_VERSION
@@ -261,9 +261,7 @@ def _remove_stale(folder: Path, tasks: Mapping[str, _Task], in_dataset: set[str]
     """
     for path in sorted(folder.glob(f"*{ENDING}")):
         unfinished = path.name.startswith(TEMPORARY_PREFIX)
-        # `.part-<12 digits>-<name>` while written, `<case>.<12 digits>.safetensors` when done
-        name = path.name[len(TEMPORARY_PREFIX) + 13 :] if unfinished else path.name
-        case_id = name[: -len(ENDING) - _DIGEST_DIGITS - 1]
+        case_id = intended_name(path)[: -len(ENDING) - _DIGEST_DIGITS - 1]  # of `<case>.<12 digits>.safetensors`
         mine = case_id in tasks or case_id not in in_dataset
         if mine and (unfinished or case_id not in tasks or path != tasks[case_id].path):
             log.info("remove %s", path)

@@ -81,7 +81,7 @@ def make_label_maps(
         DamagedFileError: a prediction is missing or was altered.
         DatasetError: the members' predictions of a case do not fit each other.
     """
-    remove_stale(folder, _OWNER, {task.case_id for task in tasks})
+    remove_stale(folder, _OWNER, {task.case_id: task.files for task in tasks})
     digests = dict(map_cases(make_label_map, [(task.case_id, task) for task in tasks], workers, title))
     cases: dict[str, Mapping[str, Any]] = {
         task.case_id: {"file": task.output, "digest": digests[task.case_id], "inputs": task.inputs} for task in tasks

@@ -18,9 +18,11 @@ from segwright.core.files import (
     atomic_path,
     bytes_digest,
     file_digest,
+    intended_name,
     json_digest,
     json_text,
     read_json,
+    remove_leftovers,
     remove_temporary_files,
     write_bytes,
     write_json,
@@ -77,6 +79,20 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
         "kept.json",
     ]
     remove_temporary_files(tmp_path / "nowhere")
+
+
+def test_leftovers_of_some_files_are_removed_and_what_others_write_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "mine-too.json") as temporary:
+        temporary.write_bytes(b"half")
+        killed = temporary.with_name(temporary.name.replace("mine-too", "mine"))
+        killed.write_bytes(b"half")
+        raise KeyboardInterrupt
+    other = tmp_path / f"{TEMPORARY_PREFIX}0123456789ab-not-mine.json"
+    for path in (other, tmp_path / "mine.json"):
+        path.write_bytes(b"")
+    assert intended_name(killed) == "mine.json" == intended_name(tmp_path / "mine.json")
+    remove_leftovers([tmp_path / "mine.json", tmp_path / "nowhere" / "mine.json"])
+    assert sorted(tmp_path.iterdir()) == sorted([other, tmp_path / "mine.json"])
 
 
 @given(JSON)

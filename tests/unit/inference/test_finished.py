@@ -47,8 +47,18 @@ def test_files_of_replaced_and_stale_cases_are_removed(tmp_path: Path) -> None:
     note_finished(tmp_path, "batch_0", "a", "2", {"label": tmp_path / "a.2"})
     note_finished(tmp_path, "batch_0", "b", "1", {"label": tmp_path / "b.1"})
     note_finished(tmp_path, "batch_1", "c", "1", {"label": tmp_path / "c.1"})
-    remove_stale(tmp_path, "batch_0", {"a"})
+    remove_stale(tmp_path, "batch_0", {"a": {"label": tmp_path / "a.2"}})
     assert sorted(path.name for path in tmp_path.glob("*.?")) == ["a.2", "c.1"]
+
+
+def test_what_killed_writers_left_of_ones_own_cases_is_removed(tmp_path: Path) -> None:
+    halves = [folder / f".part-0123456789ab-{case}" for case in "ab" for folder in (tmp_path, tmp_path / ".finished")]
+    (tmp_path / ".finished").mkdir()
+    for half in halves:
+        half.with_name(f"{half.name}.json").write_bytes(b"half")
+    remove_stale(tmp_path, "batch_0", {"a": {"label": tmp_path / "a.json"}})
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(".part-*"))
+    assert left == [".finished/.part-0123456789ab-b.json", ".part-0123456789ab-b.json"]
 
 
 def test_a_full_disk_is_refused_with_numbers(tmp_path: Path) -> None:
