@@ -30,6 +30,7 @@ from segwright.inference.finished import (
     finished_digests,
     note_finished,
     remove_stale,
+    remove_unfinished,
     require_free_disk,
     write_manifest,
 )
@@ -184,6 +185,7 @@ def predict_images(
         with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
             inputs[case_id] = inputs_of(case_id)
     files = {case_id: _image_outputs(output, case_id, file_ending, save_probabilities) for case_id in by_id}
+    remove_unfinished(output, files)
     finished = _finished(output, inputs, files)
     missing = [case_id for case_id in by_id if case_id not in finished]
     if finished:

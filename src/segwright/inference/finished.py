@@ -58,13 +58,17 @@ def note_finished(folder: Path, owner: str, case_id: str, inputs: str, files: Fi
     return digests
 
 
-def remove_stale(folder: Path, owner: str, cases: Mapping[str, Files]) -> None:
-    """Remove cases (files and notes) that ``owner``, a fold or a batch, once made and no longer has.
-
-    Of those it has (case -> files), what killed writers left half-written is removed.
-    """
+def remove_unfinished(folder: Path, cases: Mapping[str, Files]) -> None:
+    """Remove what killed writers of these cases (case -> its files) left half-written."""
     remove_leftovers(file for files in cases.values() for file in files.values())
     remove_leftovers(_note(folder, case_id) for case_id in cases)
+
+
+def remove_stale(folder: Path, owner: str, cases: Mapping[str, Files]) -> None:
+    """Remove cases (files and notes) that ``owner``, a fold or a batch, once made and no longer has; of those it has
+    what is half-written.
+    """
+    remove_unfinished(folder, cases)
     for path in sorted((folder / _FOLDER).glob("*.json")):
         note = _read_note(path)
         if note is not None and note.get("owner") == owner and path.name.removesuffix(".json") not in cases:

@@ -145,7 +145,9 @@ def test_an_ensemble_averages_probabilities_and_is_finished(
     np.testing.assert_array_equal(read_label(files["x"], "SimpleITKIO").array_zyx, expected)
     np.testing.assert_allclose(np.load(tmp_path / "out" / "x.npz")["probabilities"], mean, atol=1e-6)
     monkeypatch.setattr(module, "predict_image", lambda *_: pytest.fail("nothing is to be predicted"))
-    assert run() == files
+    half = tmp_path / "out" / ".part-0123456789ab-x.npz"
+    half.write_bytes(b"left by a killed prediction")
+    assert run() == files and not half.exists()
 
 
 def test_an_unreadable_file_does_not_keep_the_other_images(make_trained: MakeTrained, tmp_path: Path) -> None:
