@@ -19,7 +19,8 @@ from segwright.core.plans import Resampling
 from segwright.preprocessing.axes import linear_taps, nearest_index
 from segwright.preprocessing.resampling import separate_z_axis
 
-_SLAB_VALUES = 1 << 22  # values of a slab's largest temporary array: stays in the cache's reach, bounds the memory
+_SLAB_VALUES = 1 << 22  # values of a slab's largest temporary array: bounds the memory
+_LABEL_SLAB_VALUES = 1 << 20  # stays in the cache, and is small enough for the C library to use its memory again
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def winning_labels(scores_czyx: np.ndarray, axes: tuple[Axis, Axis, Axis], dtype
     mixed = int(np.iinfo(np.dtype(dtype)).max)
     cells = _cells(_best_channel(scores_czyx, dtype), axes, mixed)
     labels = np.empty(tuple(axis.n_out for axis in axes), dtype)
-    for start, stop in _slabs(axes, _SLAB_VALUES):
-        slab = _spread(cells, axes, start, stop)
+    for start, stop in _slabs(axes, _LABEL_SLAB_VALUES):
+        slab = labels[start:stop]
+        _spread(cells, axes, start, slab)
         at = _Positions(slab, mixed, axes, start)
         if at.count:
             slab.reshape(-1)[at.flat] = _best_of_mixed(scores_czyx, at)
-        labels[start:stop] = slab
     return labels
 
 
@@ -113,8 +114,9 @@ def region_labels(
     for region, value in enumerate(class_order):
         inside = (scores_czyx[region] > threshold).astype(np.uint8)
         cells = _cells(inside, axes, mixed)
-        for start, stop in _slabs(axes, _SLAB_VALUES):
-            slab = _spread(cells, axes, start, stop)
+        for start, stop in _slabs(axes, _LABEL_SLAB_VALUES):
+            slab = np.empty((stop - start, *labels.shape[1:]), np.uint8)
+            _spread(cells, axes, start, slab)
             at = _Positions(slab, mixed, axes, start)
             if at.count:
                 slab.reshape(-1)[at.flat] = at.interpolate(scores_czyx[region].reshape(-1), 0) > threshold
@@ -169,12 +171,13 @@ def _cells(winner_zyx: np.ndarray, axes: tuple[Axis, Axis, Axis], mixed: int) ->
     return cells
 
 
-def _spread(cells_zyx: np.ndarray, axes: tuple[Axis, Axis, Axis], start: int, stop: int) -> np.ndarray:
-    """The cell value of every output voxel of the planes ``start:stop``; x first, where the copies are smallest."""
-    lower_z = axes[0].lower[start:stop]
+def _spread(cells_zyx: np.ndarray, axes: tuple[Axis, Axis, Axis], start: int, slab: np.ndarray) -> None:
+    """Fill the output planes from ``start`` on with their voxels' cells; x first, where the copies are smallest."""
+    lower_z = axes[0].lower[start : start + len(slab)]
     first = int(lower_z[0])
     needed = cells_zyx[first : int(lower_z[-1]) + 1]
-    return needed.take(axes[2].lower, axis=2).take(axes[1].lower, axis=1).take(lower_z - first, axis=0)
+    planes = needed.take(axes[2].lower, axis=2).take(axes[1].lower, axis=1)
+    planes.take(lower_z - first, axis=0, out=slab, mode="clip")  # only so it writes to `slab` without a copy
 
 
 def _slabs(axes: tuple[Axis, Axis, Axis], values: int) -> Iterator[tuple[int, int]]:
@@ -182,6 +185,18 @@ def _slabs(axes: tuple[Axis, Axis, Axis], values: int) -> Iterator[tuple[int, in
     planes = max(1, values // (axes[1].n_out * axes[2].n_out))
     for start in range(0, axes[0].n_out, planes):
         yield start, min(start + planes, axes[0].n_out)
+
+
+@dataclass(frozen=True)
+class _Lerp:
+    """Interpolation along one axis at some voxels: the offset to the upper corner, and both corners' float64 shares."""
+
+    stride: int
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def at(self, chosen: np.ndarray) -> _Lerp:
+        return _Lerp(self.stride, self.lower[chosen], self.upper[chosen])
 
 
 class _Positions:
@@ -197,32 +212,38 @@ class _Positions:
         z, y, x = np.unravel_index(self.flat, slab.shape)
         strides = (axes[1].n_in * axes[2].n_in, axes[2].n_in, 1)
         self.base = np.zeros(self.count, np.intp)
-        self.linear: list[tuple[int, np.ndarray]] = []  # (offset to the upper corner, its weight), z to x
+        self.linear: list[_Lerp] = []  # z to x
         for axis, index, stride in zip(axes, (z + start, y, x), strides, strict=True):
             self.base += axis.lower[index] * stride
             if axis.weight is not None:
-                self.linear.append((stride, axis.weight[index]))
+                upper = axis.weight[index]
+                self.linear.append(_Lerp(stride, 1 - upper, upper))
 
     def corner_offsets(self) -> list[int]:
         """Offsets of a cell's corners from its lowest one."""
         offsets = [0]
-        for stride, _ in self.linear:
-            offsets += [offset + stride for offset in offsets]
+        for lerp in self.linear:
+            offsets += [offset + lerp.stride for offset in offsets]
         return offsets
 
     def interpolate(self, values: np.ndarray, shift: int | np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
         """Float64 scores at the mixed (or the ``chosen``) voxels; ``shift`` leads to a channel in flat ``values``."""
         base = (self.base if chosen is None else self.base[chosen]) + shift
-        weights = [(stride, w if chosen is None else w[chosen]) for stride, w in self.linear]
-        return _lerp(values, base, weights)
+        linear = self.linear if chosen is None else [lerp.at(chosen) for lerp in self.linear]
+        return _interpolate(values, base, linear)
 
 
-def _lerp(values: np.ndarray, base: np.ndarray, linear: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+def _interpolate(values: np.ndarray, base: np.ndarray, linear: Sequence[_Lerp]) -> np.ndarray:
     """Multilinear interpolation at flat positions: along the first axis of ``linear`` last."""
     if not linear:
         return values[base].astype(np.float64)
-    (stride, weight), rest = linear[0], linear[1:]
-    return _lerp(values, base, rest) * (1 - weight) + _lerp(values, base + stride, rest) * weight
+    last, rest = linear[0], linear[1:]
+    result = _interpolate(values, base, rest)
+    upper = _interpolate(values, base + last.stride, rest)
+    result *= last.lower
+    upper *= last.upper
+    result += upper
+    return result
 
 
 def _best_of_mixed(scores_czyx: np.ndarray, at: _Positions) -> np.ndarray:
