@@ -25,8 +25,9 @@ from segwright.core.dataset import Case
 from segwright.core.settings import PlanningSettings, PredictionSettings
 from segwright.core.slices import predict_slice, preprocess_slice
 from segwright.images.readers import read_label
-from segwright.inference.cases import Stage, predict_images
-from segwright.inference.predictor import TrainingFacts
+from segwright.inference.cases import predict_images
+from segwright.inference.request import Computation, Output
+from segwright.inference.stage import Stage, TrainingFacts
 from segwright.networks.build import build_network
 from segwright.networks.initialization import initialize
 from segwright.networks.weights import load_weights, save_weights, with_aliases
@@ -88,9 +89,11 @@ def compare_ensemble(plan: Planned, work: Path, table: Table) -> None:
     manager, names = PlansManager(plan.plans_json), ("2d", "3d_fullres")
     chains = [[stage(plan, name, [work / f"{name}_{fold}.safetensors" for fold in (0, 1)])] for name in names]
     ours = predict_images(
-        chains, test_cases(plan), work / "ours_both", file_ending=plan.dataset.file_ending,
-        settings=PredictionSettings(), device="cpu", workers=0,
-    )  # fmt: skip
+        chains,
+        test_cases(plan),
+        Output(work / "ours_both", plan.dataset.file_ending),
+        Computation(PredictionSettings(), "cpu", workers=0),
+    )
     (work / "peers_both").mkdir()
     voxels = 0
     for case_id, path in ours.items():
@@ -197,11 +200,8 @@ def test_cases(plan: Planned) -> Sequence[Case]:
 def predict_ours(
     stages: Sequence[Stage], cases: Sequence[Case], output: Path, plan: Planned, mirroring: bool
 ) -> dict[str, Path]:
-    settings = PredictionSettings(mirroring=mirroring)
-    return predict_images(
-        [stages], cases, output, file_ending=plan.dataset.file_ending, settings=settings, device="cpu",
-        save_probabilities=True, workers=0,
-    )  # fmt: skip
+    how = Computation(PredictionSettings(mirroring=mirroring), "cpu", workers=0)
+    return predict_images([stages], cases, Output(output, plan.dataset.file_ending, save_probabilities=True), how)
 
 
 def model_folder(plan: Planned, configuration: str, weights: Sequence[Path], folder: Path) -> Path:

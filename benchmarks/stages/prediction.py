@@ -117,12 +117,13 @@ def ours(plans: str, dataset: str, weights: str, image: str, precision: str) -> 
     from segwright.core.settings import PredictionSettings
     from segwright.core.slices import predict_slice, preprocess_slice
     from segwright.inference.predictor import Predictor
+    from segwright.inference.request import Computation
+    from segwright.inference.stage import Stage, TrainingFacts
 
     raw, planned = load_dataset(Path(dataset)), Plans.from_json(json_of(Path(plans)))
     stored = preprocess_slice(planned, "3d_fullres", raw.labels, raw.channel_names)
-    settings = PredictionSettings(precision=precision)
-    plan = predict_slice(planned, "3d_fullres", stored)
-    predictor = Predictor(plan, [Path(weights)], settings, "cpu", mirror_axes=(0, 1, 2), threads=1)
+    stage = Stage(predict_slice(planned, "3d_fullres", stored), (Path(weights),), TrainingFacts((0, 1, 2)))
+    predictor = Predictor(stage, Computation(PredictionSettings(precision=precision), "cpu"), threads=1)
     data = np.load(image)
     return lambda: predictor.logits(data)
 

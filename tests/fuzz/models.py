@@ -162,8 +162,8 @@ def _safetensors_changed(rng: random.Random, content: bytes) -> bytes:
 
 
 def _weights_sampler() -> Sampler:
-    from segwright.inference.predictor import read_training_facts  # imports torch
-    from segwright.networks.weights import load_weights
+    from segwright.inference.stage import read_training_facts
+    from segwright.networks.weights import load_weights  # imports torch
 
     weights = save({"encoder.a.weight": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float16)}, {"fold": "0"})
     training = _unsealed(model_files()["3d_fullres/fold_0/training.json"])

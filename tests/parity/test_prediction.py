@@ -18,6 +18,8 @@ from segwright.inference.cases import predict_image
 from segwright.inference.export import labels_from_logits, probabilities_from_logits
 from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import CroppedProbabilities, on_raw_grid
+from segwright.inference.request import Computation
+from segwright.inference.stage import Stage, TrainingFacts
 from segwright.networks.weights import save_weights
 from tests.parity.datasets import grid
 from tests.parity.inputs import GOLDEN, PREDICTED, RUNS, second_fold
@@ -37,8 +39,8 @@ def test_from_raw_image_to_label_map(
     raw, (z, y, x) = arrays("preprocessing", f"{preset}/")["raw"], numbers["preprocessing"][preset]["spacing"]
     image = Image(raw.astype(np.float32), grid(raw.shape[1:], (z, y, x)), "int16")
     weights = fold_files(arrays("prediction", f"{preset}/state/"), folds, tmp_path)
-    axes = tuple(range(len(plan.patch_size)))
-    predictor = Predictor(plan, weights, PredictionSettings(mirroring=mirroring), "cpu", axes, threads=1)
+    stage = Stage(plan, tuple(weights), TrainingFacts(tuple(range(len(plan.patch_size)))))
+    predictor = Predictor(stage, Computation(PredictionSettings(mirroring=mirroring), "cpu"), threads=1)
     scores, properties = predict_image(predictor, image)
     np.testing.assert_allclose(scores[:, ::2, ::2, ::2], golden["scores"], rtol=0, atol=1e-4)
     probabilities = on_raw_grid(

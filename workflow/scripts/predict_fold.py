@@ -12,25 +12,24 @@ def main(snakemake):
     with leased_device(job.execution) as device:
         from segwright.core.settings import PredictionSettings
         from segwright.core.slices import PredictPlan, read_slice
-        from segwright.inference.fold import predict_fold
+        from segwright.inference.fold import StoredCases, predict_fold
+        from segwright.inference.request import Computation, Output
+        from segwright.inference.stage import Stage
         from segwright.splits import read_fold
 
+        plan = read_slice(snakemake.input.plan, PredictPlan)
+        next_indices = map(Path, snakemake.input.next_indices)
+        folder = Path(snakemake.output.validation).parent
         predict_fold(
-            read_slice(snakemake.input.plan, PredictPlan),
-            weights=Path(snakemake.input.model),
-            training_json=Path(snakemake.input.training),
-            index=Path(snakemake.input.index),
-            fold=read_fold(Path(snakemake.input.split)),
-            output=Path(snakemake.output.validation).parent,
-            settings=PredictionSettings(**snakemake.params.settings),
-            device=device,
-            file_ending=job.dataset.file_ending,
-            save_probabilities=snakemake.params.save_probabilities,
-            next_stage_indices=dict(
-                zip(snakemake.params.next_stages, map(Path, snakemake.input.next_indices), strict=True)
+            Stage.of_folds(plan, [Path(snakemake.input.model)], [Path(snakemake.input.training)]),
+            StoredCases(
+                index=Path(snakemake.input.index),
+                fold=read_fold(Path(snakemake.input.split)),
+                previous=Path(snakemake.input.previous) if snakemake.input.previous else None,
+                next_stages=dict(zip(snakemake.params.next_stages, next_indices, strict=True)),
             ),
-            next_stage_maps=Path(snakemake.input.previous) if snakemake.input.previous else None,
-            plugins=job.plugins,
+            Output(folder, job.dataset.file_ending, snakemake.params.save_probabilities),
+            Computation(PredictionSettings(**snakemake.params.settings), device, job.plugins),
         )
 
 

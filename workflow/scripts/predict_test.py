@@ -12,21 +12,19 @@ def main(snakemake):
     with leased_device(job.execution) as device:
         from segwright.core.settings import PredictionSettings
         from segwright.core.slices import PredictPlan, read_slice
-        from segwright.inference.cases import predict_batch
+        from segwright.inference.cases import RawCases, predict_batch
+        from segwright.inference.request import Computation, Output
+        from segwright.inference.stage import Stage
 
+        plan = read_slice(snakemake.input.plan, PredictPlan)
+        weights, trainings = map(Path, snakemake.input.models), map(Path, snakemake.input.trainings)
+        previous = Path(snakemake.input.previous) if snakemake.input.previous else None
+        folder, dataset = Path(snakemake.output.predictions).parent, job.dataset
         predict_batch(
-            read_slice(snakemake.input.plan, PredictPlan),
-            weights=[Path(path) for path in snakemake.input.models],
-            training_jsons=[Path(path) for path in snakemake.input.trainings],
-            dataset_folder=job.dataset.folder,
-            inspection_file=Path(snakemake.input.records),
-            output=Path(snakemake.output.predictions),
-            settings=PredictionSettings(**snakemake.params.settings),
-            device=device,
-            file_ending=job.dataset.file_ending,
-            previous=Path(snakemake.input.previous) if snakemake.input.previous else None,
-            save_probabilities=snakemake.params.save_probabilities,
-            plugins=job.plugins,
+            Stage.of_folds(plan, list(weights), list(trainings)),
+            RawCases(dataset.folder, Path(snakemake.input.records), previous),
+            Output(folder, dataset.file_ending, snakemake.params.save_probabilities),
+            Computation(PredictionSettings(**snakemake.params.settings), device, job.plugins),
         )
 
 

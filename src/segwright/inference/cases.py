@@ -18,7 +18,6 @@ import numpy as np
 from segwright.core.dataset import Case
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import file_digest, json_digest, read_json
-from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, sidecars, write_label
@@ -36,15 +35,10 @@ from segwright.inference.finished import (
 )
 from segwright.inference.fold import require_finite
 from segwright.inference.pipeline import run_cases
-from segwright.inference.predictor import (
-    Predictor,
-    TrainingFacts,
-    merge_training_facts,
-    prediction_digest,
-    read_training_facts,
-    require_trained,
-)
+from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import ScoreArray, mean_labels, write_npz, write_probabilities
+from segwright.inference.request import Computation, Output
+from segwright.inference.stage import Stage
 from segwright.inspection.records import CaseRecord, read_batch
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase, preprocess_case
 
@@ -54,69 +48,47 @@ _Predicted = tuple[np.ndarray, CaseProperties]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One configuration of a trained model: its predict slice, the weights of its folds, and what was trained."""
+class RawCases:
+    """A batch of test images.
 
-    plan: PredictPlan
-    weights: tuple[Path, ...]
-    training: TrainingFacts
-
-    def predictor(
-        self, settings: PredictionSettings, device: str, plugins: Sequence[Path] = (), threads: int | None = None
-    ) -> Predictor:
-        return Predictor(
-            self.plan, self.weights, settings, device, plugins=plugins, training=self.training, threads=threads
-        )
-
-
-def predict_batch(
-    plan: PredictPlan,
-    *,
-    weights: Sequence[Path],
-    training_jsons: Sequence[Path],
-    dataset_folder: Path,
-    inspection_file: Path,
-    output: Path,
-    settings: PredictionSettings,
-    device: str,
-    file_ending: str,
-    previous: Path | None = None,
-    save_probabilities: bool = False,
-    plugins: Sequence[Path] = (),
-    workers: int = 2,
-) -> None:
-    """Predict the test cases of one batch; files go to ``cases/`` beside ``output``.
-
-    Args:
-        inspection_file: the batch's ``test/{batch}.json``: files (relative to ``dataset_folder``) and digests.
-        output: manifest ``{"version", "cases": {case: {"file", "digest", "inputs"[, "probabilities": {...}]}}}``.
+    Attributes:
+        dataset_folder: the inspection names the images relative to it.
+        inspection: the batch's ``test/{batch}.json``, with the digests of its images; its name is the batch's.
         previous: the previous stage's manifest of the same batch, for a cascade (method 10.5).
+    """
+
+    dataset_folder: Path
+    inspection: Path
+    previous: Path | None = None
+
+
+def predict_batch(stage: Stage, cases: RawCases, output: Output, how: Computation) -> None:
+    """Predict the test cases of one batch into ``cases/`` of the folder, and write the manifest ``{batch}.json``.
+
+    Manifest: ``{"version", "cases": {case: {"file", "digest", "inputs"[, "probabilities": {...}]}}}``.
 
     Raises:
         DatasetError: a case cannot be read, predicted or written (names it); all errors of inspection at once.
     """
-    records = _valid_records(inspection_file)
-    training = _training_of(weights, training_jsons)
-    previous_files = {} if previous is None else _previous_labels(previous, records)
-    folder, owner = output.parent, output.stem
-    shared = prediction_digest(plan, weights, settings, training)
+    records = _valid_records(cases.inspection)
+    previous_files = {} if cases.previous is None else _previous_labels(cases.previous, records)
+    plan, folder, owner = stage.plan, output.folder, cases.inspection.stem
+    shared = stage.digest(how.settings)
     inputs = {
         case_id: json_digest([shared, record.digest, previous_files[case_id][1] if previous_files else None])
         for case_id, record in records.items()
     }
-    files = {
-        case_id: _batch_files(folder, case_id, inputs[case_id], file_ending, save_probabilities) for case_id in inputs
-    }
+    files = {case_id: _batch_files(output, case_id, inputs[case_id]) for case_id in inputs}
     remove_stale(folder, owner, files)
     digests = _finished(folder, inputs, files)
     missing = [case_id for case_id in records if case_id not in digests]
-    if save_probabilities:
+    if output.save_probabilities:
         _require_disk_for_scores(folder, [records[case_id] for case_id in missing], plan)
     if missing:
-        predictor = Stage(plan, tuple(weights), training).predictor(settings, device, plugins, training.torch_threads)
+        predictor = Predictor(stage, how, stage.training.torch_threads)
 
         def prepare(case_id: str) -> PreprocessedCase:
-            image = _read([dataset_folder / name for name in records[case_id].image_files], plan)
+            image = _read([cases.dataset_folder / name for name in records[case_id].image_files], plan)
             label = _read_previous(previous_files[case_id], plan) if previous_files else None
             return _preprocess(image, label, plan)
 
@@ -127,8 +99,8 @@ def predict_batch(
             _export(files[case_id], *predicted, plan, predictor.kind)
             digests[case_id] = note_finished(folder, owner, case_id, inputs[case_id], files[case_id])
 
-        run_cases(f"predict {plan.configuration} {owner}", missing, prepare, predict, export, workers)
-    _write_batch(output, files, digests, inputs)
+        run_cases(f"predict {plan.configuration} {owner}", missing, prepare, predict, export, how.workers)
+    _write_batch(folder / f"{owner}.json", files, digests, inputs)
 
 
 def predict_image(
@@ -147,33 +119,27 @@ def predict_image(
 def predict_images(
     chains: Sequence[Sequence[Stage]],
     cases: Sequence[Case],
-    output: Path,
-    *,
-    file_ending: str,
-    settings: PredictionSettings,
-    device: str,
-    plugins: Sequence[Path] = (),
-    save_probabilities: bool = False,
+    output: Output,
+    how: Computation,
     finish: Callable[[np.ndarray], np.ndarray] | None = None,
     finish_digest: str = "",
-    workers: int = 2,
 ) -> dict[str, Path]:
-    """Predict images with a whole model into ``output``: ``{case}{file_ending}``; returns case -> file.
+    """Predict images with a whole model into the folder: ``{case}{file_ending}``; returns case -> file.
 
-    Cases whose output is there and was made from the same images, model and settings are kept. An image that cannot be
-    read or predicted does not keep the others from being predicted.
+    Probabilities are ``{case}.npz`` with ``probabilities`` on the raw grid (float32), as v2 writes them. Cases whose
+    output is there and was made from the same images, model and settings are kept. An image that cannot be read or
+    predicted does not keep the others from being predicted.
 
     Args:
         chains: one entry a configuration that is averaged (usually one); each holds its stages, the previous first.
-        save_probabilities: also write ``{case}.npz`` with ``probabilities`` on the raw grid (float32), as v2 does.
         finish: last step on the raw label map, e.g. postprocessing; ``finish_digest`` changes when its effect does.
 
     Raises:
         DatasetError: cases cannot be read or predicted; names them all, once the others are written. Or one cannot be
             written.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    model = [[prediction_digest(s.plan, s.weights, settings, s.training) for s in chain] for chain in chains]
+    output.folder.mkdir(parents=True, exist_ok=True)
+    model = [[stage.digest(how.settings) for stage in chain] for chain in chains]
     first_plan = chains[0][0].plan
     by_id = {case.case_id: case for case in cases}
 
@@ -184,14 +150,14 @@ def predict_images(
     for case_id in by_id:
         with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
             inputs[case_id] = inputs_of(case_id)
-    files = {case_id: _image_outputs(output, case_id, file_ending, save_probabilities) for case_id in by_id}
-    remove_unfinished(output, files)
-    finished = _finished(output, inputs, files)
+    files = {case_id: _image_files(output, case_id) for case_id in by_id}
+    remove_unfinished(output.folder, files)
+    finished = _finished(output.folder, inputs, files)
     missing = [case_id for case_id in by_id if case_id not in finished]
     if finished:
         log.info("%d of %d images are finished already", len(finished), len(by_id))
     if missing:
-        predictors = [[stage.predictor(settings, device, plugins) for stage in chain] for chain in chains]
+        predictors = [[Predictor(stage, how) for stage in chain] for chain in chains]
 
         def read(case_id: str) -> Image:
             image = _read(by_id[case_id].image_files, first_plan)
@@ -204,9 +170,9 @@ def predict_images(
 
         def export(case_id: str, members: list[ScoreArray]) -> None:
             _export_final(files[case_id], members, finish)
-            note_finished(output, "images", case_id, inputs[case_id], files[case_id])
+            note_finished(output.folder, "images", case_id, inputs[case_id], files[case_id])
 
-        run_cases("predict", missing, read, predict, export, workers, keep_going=True)
+        run_cases("predict", missing, read, predict, export, how.workers, keep_going=True)
     return {case_id: roles[LABEL] for case_id, roles in files.items()}
 
 
@@ -264,20 +230,18 @@ def _image_inputs(case: Case, reader: str, model: Sequence[Sequence[str]], finis
     return json_digest([model, [file_digest(path) for path in (*case.image_files, *spacings)], finish_digest])
 
 
-def _image_outputs(folder: Path, case_id: str, file_ending: str, save_probabilities: bool) -> dict[str, Path]:
-    files = {LABEL: folder / f"{case_id}{file_ending}"}
-    if save_probabilities:
-        files[PROBABILITIES] = folder / f"{case_id}.npz"
+def _image_files(output: Output, case_id: str) -> dict[str, Path]:
+    files = {LABEL: output.folder / f"{case_id}{output.file_ending}"}
+    if output.save_probabilities:
+        files[PROBABILITIES] = output.folder / f"{case_id}.npz"
     return files
 
 
-def _batch_files(
-    folder: Path, case_id: str, inputs: str, file_ending: str, save_probabilities: bool
-) -> dict[str, Path]:
-    stem = f"{case_id}.{inputs[:12]}"
-    files = {LABEL: folder / "cases" / f"{stem}{file_ending}"}
-    if save_probabilities:
-        files[PROBABILITIES] = folder / "cases" / f"{stem}{PROBABILITIES_SUFFIX}"
+def _batch_files(output: Output, case_id: str, inputs: str) -> dict[str, Path]:
+    folder, stem = output.folder / "cases", f"{case_id}.{inputs[:12]}"
+    files = {LABEL: folder / f"{stem}{output.file_ending}"}
+    if output.save_probabilities:
+        files[PROBABILITIES] = folder / f"{stem}{PROBABILITIES_SUFFIX}"
     return files
 
 
@@ -296,13 +260,6 @@ def _valid_records(inspection_file: Path) -> Mapping[str, CaseRecord]:
     if problems:
         raise DatasetError("test images that cannot be predicted:\n" + "\n".join(problems))
     return records
-
-
-def _training_of(weights: Sequence[Path], training_jsons: Sequence[Path]) -> TrainingFacts:
-    """What all folds were trained with; each must be the training its weights came from."""
-    for fold_weights, training_json in zip(weights, training_jsons, strict=True):
-        require_trained(fold_weights, training_json)
-    return merge_training_facts([read_training_facts(path) for path in training_jsons])
 
 
 def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[str, tuple[Path, str]]:

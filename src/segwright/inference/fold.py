@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from segwright.core.errors import DatasetError
 from segwright.core.files import json_digest
-from segwright.core.settings import PredictionSettings
-from segwright.core.slices import PredictPlan
 from segwright.images.readers import write_label
 from segwright.inference.export import ScoreKind, labels_from_logits, next_stage_labels
 from segwright.inference.finished import (
@@ -32,14 +30,10 @@ from segwright.inference.finished import (
 )
 from segwright.inference.next_stage import NextStageMaps, read_next_stage, write_label_array, write_next_stage
 from segwright.inference.pipeline import run_cases
-from segwright.inference.predictor import (
-    Predictor,
-    TrainingFacts,
-    prediction_digest,
-    read_training_facts,
-    require_trained,
-)
+from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import write_probabilities
+from segwright.inference.request import Computation, Output
+from segwright.inference.stage import Stage
 from segwright.preprocessing.case import CaseProperties
 from segwright.preprocessing.store import PreprocessedStore, StoredCase
 from segwright.splits import ALL, Fold
@@ -52,55 +46,40 @@ _Predicted = tuple[np.ndarray, CaseProperties]
 _SCORE_BYTES = 4  # a score is float32
 
 
-def predict_fold(
-    plan: PredictPlan,
-    *,
-    weights: Path,
-    training_json: Path,
-    index: Path,
-    fold: Fold,
-    output: Path,
-    settings: PredictionSettings,
-    device: str,
-    file_ending: str,
-    save_probabilities: bool,
-    next_stage_indices: Mapping[str, Path] | None = None,
-    next_stage_maps: Path | None = None,
-    plugins: Sequence[Path] = (),
-    workers: int = 2,
-) -> None:
-    """Predict ``fold.val`` and write ``validation.json``, ``probabilities.json`` and ``next_stage.json`` to ``output``.
+@dataclass(frozen=True)
+class StoredCases:
+    """The validation cases of one fold, in their preprocessed form.
 
-    The fold ``all`` has seen every case, so nothing is out of fold and the files list no cases.
-
-    Args:
+    Attributes:
         index: index.json of this configuration's preprocessed store.
-        file_ending: of the segmentations, with the dot.
-        save_probabilities: False writes a probabilities.json without cases.
-        next_stage_indices: next configuration -> index.json of its store.
-        next_stage_maps: the previous stage's next_stage.json, if this configuration is a cascade.
-        workers: threads that prepare, predict and export at the same time; 1 does one thing after the other.
+        fold: its ``val`` is predicted. The fold ``all`` has seen every case, so nothing is out of fold.
+        previous: the previous stage's next_stage.json, if this configuration is a cascade.
+        next_stages: next configuration -> index.json of its store, on whose grids its label maps are made.
+    """
+
+    index: Path
+    fold: Fold
+    previous: Path | None = None
+    next_stages: Mapping[str, Path] = field(default_factory=dict)
+
+
+def predict_fold(stage: Stage, cases: StoredCases, output: Output, how: Computation) -> None:
+    """Predict a fold and write ``validation.json``, ``probabilities.json`` and ``next_stage.json`` to the folder.
+
+    Without ``save_probabilities``, probabilities.json lists no cases; for the fold ``all`` none of the files does.
 
     Raises:
         DatasetError: a case cannot be predicted or written (names it), or the disk is too small for the probabilities.
         ModelError: the weights do not fit. DamagedFileError: a file it reads is not what it should be.
     """
-    require_trained(weights, training_json)
     _Fold(
-        plan=plan,
-        weights=weights,
-        training=read_training_facts(training_json),
-        store=PreprocessedStore(index),
-        fold=fold,
+        stage=stage,
+        fold=cases.fold,
+        store=PreprocessedStore(cases.index),
+        previous=None if cases.previous is None else read_next_stage(cases.previous, stage.plan.configuration),
+        targets={name: PreprocessedStore(path) for name, path in sorted(cases.next_stages.items())},
         output=output,
-        settings=settings,
-        device=device,
-        file_ending=file_ending,
-        save_probabilities=save_probabilities,
-        targets={name: PreprocessedStore(path) for name, path in sorted((next_stage_indices or {}).items())},
-        previous=None if next_stage_maps is None else read_next_stage(next_stage_maps, plan.configuration),
-        plugins=tuple(plugins),
-        workers=workers,
+        how=how,
     ).predict()
 
 
@@ -108,32 +87,26 @@ def predict_fold(
 class _Fold:
     """One call of :func:`predict_fold`, its files opened."""
 
-    plan: PredictPlan
-    weights: Path
-    training: TrainingFacts
-    store: PreprocessedStore
+    stage: Stage
     fold: Fold
-    output: Path
-    settings: PredictionSettings
-    device: str
-    file_ending: str
-    save_probabilities: bool
-    targets: Mapping[str, PreprocessedStore]
+    store: PreprocessedStore
     previous: NextStageMaps | None
-    plugins: tuple[Path, ...]
-    workers: int
+    targets: Mapping[str, PreprocessedStore]
+    output: Output
+    how: Computation
 
     def predict(self) -> None:
-        if (self.previous is None) != (self.plan.previous_stage is None):
-            raise DatasetError(f"{self.plan.configuration}: a cascade, and only a cascade, needs its next_stage.json")
+        plan, folder = self.stage.plan, self.output.folder
+        if (self.previous is None) != (plan.previous_stage is None):
+            raise DatasetError(f"{plan.configuration}: a cascade, and only a cascade, needs its next_stage.json")
         cases = [] if self.fold.name == ALL else sorted(self.fold.val)
         owner = f"fold_{self.fold.name}"
-        remove_stale(self.output, owner, {case_id: self._files(case_id) for case_id in cases})
-        shared = prediction_digest(self.plan, [self.weights], self.settings, self.training)
+        remove_stale(folder, owner, {case_id: self._files(case_id) for case_id in cases})
+        shared = self.stage.digest(self.how.settings)
         inputs = {case_id: self._inputs(shared, case_id) for case_id in cases}
         digests: dict[str, dict[str, str]] = {}
         for case_id in cases:
-            finished = finished_digests(self.output, case_id, inputs[case_id], self._files(case_id))
+            finished = finished_digests(folder, case_id, inputs[case_id], self._files(case_id))
             if finished is not None:
                 digests[case_id] = finished
         missing = [case_id for case_id in cases if case_id not in digests]
@@ -147,15 +120,7 @@ class _Fold:
     def _predict_cases(
         self, cases: Sequence[str], owner: str, inputs: Mapping[str, str], digests: dict[str, dict[str, str]]
     ) -> None:
-        predictor = Predictor(
-            self.plan,
-            [self.weights],
-            self.settings,
-            self.device,
-            plugins=self.plugins,
-            training=self.training,
-            threads=self.training.torch_threads,
-        )
+        predictor = Predictor(self.stage, self.how, self.stage.training.torch_threads)
 
         def predict(_: str, prepared: _Prepared) -> _Predicted:
             stored, previous = prepared
@@ -163,10 +128,10 @@ class _Fold:
 
         def export(case_id: str, predicted: _Predicted) -> None:
             self._export(case_id, *predicted, predictor.kind)
-            digests[case_id] = note_finished(self.output, owner, case_id, inputs[case_id], self._files(case_id))
+            digests[case_id] = note_finished(self.output.folder, owner, case_id, inputs[case_id], self._files(case_id))
 
-        title = f"predict {self.plan.configuration} fold {self.fold.name}"
-        run_cases(title, cases, self._prepare, predict, export, self.workers)
+        title = f"predict {self.stage.plan.configuration} fold {self.fold.name}"
+        run_cases(title, cases, self._prepare, predict, export, self.how.workers)
 
     def _prepare(self, case_id: str) -> _Prepared:
         stored = self.store.open_intact(case_id)
@@ -174,23 +139,24 @@ class _Fold:
         return stored, None if self.previous is None else self.previous.read(case_id)
 
     def _export(self, case_id: str, scores: np.ndarray, properties: CaseProperties, kind: ScoreKind) -> None:
-        files = self._files(case_id)
-        label_zyx = labels_from_logits(scores, properties, self.plan, kind)
-        write_label(files[LABEL], label_zyx, properties.geometry, self.plan.preprocess.reader)
+        files, plan = self._files(case_id), self.stage.plan
+        label_zyx = labels_from_logits(scores, properties, plan, kind)
+        write_label(files[LABEL], label_zyx, properties.geometry, plan.preprocess.reader)
         del label_zyx
         for name, store in self.targets.items():
             shape = store.open(case_id).properties.shape
-            label_zyx = next_stage_labels(scores, properties, self.plan, shape, kind)
+            label_zyx = next_stage_labels(scores, properties, plan, shape, kind)
             write_label_array(files[NEXT_STAGE + name], label_zyx)
-        if self.save_probabilities:
-            write_probabilities(files[PROBABILITIES], scores, properties, self.plan, kind)
+        if PROBABILITIES in files:
+            write_probabilities(files[PROBABILITIES], scores, properties, plan, kind)
 
     def _files(self, case_id: str) -> dict[str, Path]:
-        files = {LABEL: self.output / "validation" / f"{case_id}{self.file_ending}"}
-        if self.save_probabilities:
-            files[PROBABILITIES] = self.output / "probabilities" / f"{case_id}{PROBABILITIES_SUFFIX}"
+        folder = self.output.folder
+        files = {LABEL: folder / "validation" / f"{case_id}{self.output.file_ending}"}
+        if self.output.save_probabilities:
+            files[PROBABILITIES] = folder / "probabilities" / f"{case_id}{PROBABILITIES_SUFFIX}"
         for name in self.targets:
-            files[NEXT_STAGE + name] = self.output / "next_stage" / name / f"{case_id}.npy"
+            files[NEXT_STAGE + name] = folder / "next_stage" / name / f"{case_id}.npy"
         return files
 
     def _inputs(self, shared: str, case_id: str) -> str:
@@ -205,16 +171,16 @@ class _Fold:
         )
 
     def _require_disk(self, cases: Sequence[str]) -> None:
-        if not self.save_probabilities:
+        if not self.output.save_probabilities:
             return
         voxels = sum(int(np.prod(self.store.open(case_id).properties.shape)) for case_id in cases)
-        needed_bytes = voxels * self.plan.labels.num_outputs * _SCORE_BYTES
-        require_free_disk(self.output, needed_bytes, f"the probabilities of {len(cases)} cases")
+        needed_bytes = voxels * self.stage.plan.labels.num_outputs * _SCORE_BYTES
+        require_free_disk(self.output.folder, needed_bytes, f"the probabilities of {len(cases)} cases")
 
     def _write_manifests(
         self, cases: Sequence[str], inputs: Mapping[str, str], digests: Mapping[str, Mapping[str, str]]
     ) -> None:
-        files = {case_id: self._files(case_id) for case_id in cases}
+        folder, files = self.output.folder, {case_id: self._files(case_id) for case_id in cases}
 
         def entries(role: str) -> dict[str, dict[str, Path | str]]:
             return {
@@ -222,16 +188,16 @@ class _Fold:
                 for case_id in cases
             }
 
-        write_manifest(self.output / "validation.json", self.output, entries(LABEL))
-        probabilities = entries(PROBABILITIES) if self.save_probabilities else {}
-        write_manifest(self.output / "probabilities.json", self.output, probabilities)
+        write_manifest(folder / "validation.json", folder, entries(LABEL))
+        probabilities = entries(PROBABILITIES) if self.output.save_probabilities else {}
+        write_manifest(folder / "probabilities.json", folder, probabilities)
         targets = {
             name: {
                 case_id: (files[case_id][NEXT_STAGE + name], digests[case_id][NEXT_STAGE + name]) for case_id in cases
             }
             for name in self.targets
         }
-        write_next_stage(self.output / "next_stage.json", targets)
+        write_next_stage(folder / "next_stage.json", targets)
 
 
 def require_finite(image_czyx: np.ndarray) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,73 +14,18 @@ from torch import Tensor
 
 from segwright.core.allocator import keep_freed_memory
 from segwright.core.architecture import NETWORK_CLASS_NAMES
-from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, brief
-from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.errors import ModelError
 from segwright.core.registry import load_plugins
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
-from segwright.core.versions import STAGE_VERSION
 from segwright.inference.export import ScoreKind
+from segwright.inference.request import Computation
 from segwright.inference.sliding_window import Input, Window, predict_scores
+from segwright.inference.stage import Stage
 from segwright.networks.build import build_network
 from segwright.networks.device import is_out_of_memory
 from segwright.networks.precision import AUTOCAST_TYPES, resolve_precision
 from segwright.networks.weights import load_into, load_weights
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingFacts:
-    """What prediction must know of a training: its ``training.json``.
-
-    Attributes:
-        mirror_axes: spatial axes that were flipped in training, so may be flipped in prediction.
-        network: name of a plugin's network that was trained instead of the planned one, or None.
-        plugins: plugin file name -> digest, all that were loaded in training.
-        torch_threads: threads of torch in training; in the workflow prediction uses as many, for equal bytes anywhere.
-    """
-
-    mirror_axes: tuple[int, ...] = ()
-    network: str | None = None
-    plugins: Mapping[str, str] = field(default_factory=dict)
-    torch_threads: int | None = None
-
-
-def read_training_facts(path: Path | str) -> TrainingFacts:
-    """Read a fold's ``training.json``.
-
-    Raises:
-        DamagedFileError: it is missing or not such a file.
-    """
-    record = read_json(path)
-    try:
-        settings = record.get("settings", {})
-        threads = settings.get("torch_threads")
-        return TrainingFacts(
-            mirror_axes=tuple(int(axis) for axis in record["mirror_axes"]),
-            network=settings.get("network"),
-            torch_threads=None if threads is None else int(threads),
-            plugins={str(name): str(digest) for name, digest in (record.get("plugins") or {}).items()},
-        )
-    except MALFORMED as problem:
-        text = f"not a training record ({brief(repr(problem))})"
-        raise DamagedFileError(path, text, "train this fold again") from problem
-
-
-def merge_training_facts(facts: Sequence[TrainingFacts]) -> TrainingFacts:
-    """Facts of several folds that predict together; only axes flipped in all of them are flipped.
-
-    nnU-Net v2 flips the axes of the first fold it loads, whatever the others were trained with.
-
-    Raises:
-        ModelError: the folds have different networks, so their weights cannot be averaged in one.
-    """
-    if len({entry.network for entry in facts}) != 1:
-        raise ModelError("the folds were trained with different networks; train them again with one setting")
-    common = set.intersection(*(set(entry.mirror_axes) for entry in facts))
-    plugins = {name: digest for entry in facts for name, digest in entry.plugins.items()}
-    return TrainingFacts(tuple(sorted(common)), facts[0].network, plugins, facts[0].torch_threads)
 
 
 class Predictor:
@@ -90,49 +34,37 @@ class Predictor:
     The network exists once; the folds' weights wait on the CPU and take turns.
 
     Args:
-        mirror_axes: instead of ``training``, where only they matter.
         threads: CPU threads of torch; None: as many as torch takes by itself.
 
     Attributes:
+        plan: of the stage.
         kind: what :meth:`logits` returns (``prediction.average``).
-        digest: changes with everything the scores depend on besides the image.
 
     Raises:
         ModelError: weights do not fit the plan, or a plugin the model needs was not given.
         DamagedFileError: a weights file is unreadable.
     """
 
-    def __init__(
-        self,
-        plan: PredictPlan,
-        weights: Sequence[Path],
-        settings: PredictionSettings,
-        device: str,
-        mirror_axes: Sequence[int] = (),
-        plugins: Sequence[Path] = (),
-        training: TrainingFacts | None = None,
-        threads: int | None = None,
-    ) -> None:
-        if not weights:
+    def __init__(self, stage: Stage, how: Computation, threads: int | None = None) -> None:
+        self.plan = plan = stage.plan
+        if not stage.weights:
             raise ModelError(f"{plan.configuration}: there are no weights to predict with; train at least one fold")
-        training = training or TrainingFacts(tuple(mirror_axes))
-        self.plan = plan
+        settings, training = how.settings, stage.training
         self._threads = threads
         self.kind: ScoreKind = settings.average
-        self.device = torch.device(device)
+        self.device = torch.device(how.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.digest = prediction_digest(plan, weights, settings, training)
         architecture = plan.architecture
         if training.network:
             architecture = replace(architecture, kind=training.network)
-        loaded = load_plugins(plugins)
+        loaded = load_plugins(how.plugins)
         if architecture.kind not in NETWORK_CLASS_NAMES:  # a plugin's loss or augmentation is not needed to predict
             _require_plugins(training.plugins, loaded)
         self._network = build_network(architecture, plan.num_input_channels, plan.labels.num_outputs, False)
         with _explained_memory(self.device, plan.patch_size):
             self._network = self._network.to(self.device).eval()
-        self._folds = [(path, _checked(load_weights(path), path)) for path in weights]
+        self._folds = [(path, _checked(load_weights(path), path)) for path in stage.weights]
         self._loaded: int | None = None
         for fold in range(len(self._folds)):  # weights that do not fit are refused before any work is done
             self._use(fold)
@@ -165,7 +97,7 @@ class Predictor:
             with _explained_memory(self.device, self.plan.patch_size), _torch_setup(self._threads):
                 scores_czyx = predict_scores(self._network, source, self._window, self.device).cpu().numpy()
             total = scores_czyx if total is None else np.add(total, scores_czyx, out=total)
-        assert total is not None  # __init__ refuses an empty list of weights
+        assert total is not None  # __init__ refuses a stage without weights
         result = total if len(self._folds) == 1 else np.divide(total, np.float32(len(self._folds)), out=total)
         if not all(np.isfinite(scores_zyx).all() for scores_zyx in result):
             raise ModelError(
@@ -192,39 +124,6 @@ class Predictor:
             except ModelError as problem:
                 raise ModelError(f"{path}: {problem}") from problem
             self._loaded = fold
-
-
-def require_trained(weights: Path, training_json: Path) -> None:
-    """Refuse weights that are not the ones the training recorded.
-
-    Raises:
-        DamagedFileError: names the weights.
-    """
-    wanted = read_json(training_json).get("weights_digest")
-    if wanted is not None and weights.is_file() and file_digest(weights) != wanted:
-        remedy = "delete it and run again: training goes on from its last state"
-        raise DamagedFileError(weights, f"its content is not what {training_json} recorded", remedy)
-
-
-def prediction_digest(
-    plan: PredictPlan, weights: Sequence[Path], settings: PredictionSettings, training: TrainingFacts
-) -> str:
-    """Digest of everything scores and label maps depend on besides the case. Device and workers are not in it."""
-    return json_digest(
-        {
-            "version": STAGE_VERSION["inference"],
-            "plan": plan.to_json(),
-            "label_order": plan.labels.entries,  # regions are predicted in this order, which a sorted digest hides
-            "weights": [file_digest(path) for path in weights],
-            "tile_step": settings.tile_step,
-            "gaussian": settings.gaussian,
-            "mirror_axes": training.mirror_axes if settings.mirroring else (),
-            "average": settings.average,
-            "precision": settings.precision,
-            "network": training.network,
-            "plugins": dict(training.plugins),
-        }
-    )
 
 
 def _activation(plan: PredictPlan, settings: PredictionSettings) -> Literal["softmax", "sigmoid"] | None:

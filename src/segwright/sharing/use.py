@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segwright.core.dataset import Case, find_cases
 from segwright.core.errors import MALFORMED, DatasetError, ModelError, StorageError, brief
 from segwright.core.files import file_digest, json_digest, read_json, write_bytes
 from segwright.inference.finished import holds_predictions, write_manifest
+from segwright.inference.request import Computation, Output
+from segwright.inference.stage import Stage, merge_training_facts, read_training_facts
 from segwright.selection.components import apply_rules
 from segwright.selection.finish import MANIFEST_NAME
 from segwright.sharing.model import ModelConfiguration, PackagedModel
-
-if TYPE_CHECKING:
-    from segwright.inference.cases import Stage
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +69,10 @@ def predict_with_model(
     files = predict_images(
         chains,
         cases,
-        output,
-        file_ending=model.file_ending,
-        settings=settings,
-        device=device,
-        plugins=tuple(plugins),
-        save_probabilities=save_probabilities,
+        Output(output, model.file_ending, save_probabilities),
+        Computation(settings, device, tuple(plugins), workers),
         finish=finish,
         finish_digest=json_digest([rule.to_json() for rule in model.rules]),
-        workers=workers,
     )
     manifest = {case_id: {"file": path, "digest": file_digest(path)} for case_id, path in sorted(files.items())}
     write_manifest(output / MANIFEST_NAME, output, manifest)
@@ -257,9 +251,6 @@ def _chosen_folds(entry: ModelConfiguration, folds: Sequence[str] | None, *, str
 
 
 def _stage(entry: ModelConfiguration) -> Stage:
-    from segwright.inference.cases import Stage
-    from segwright.inference.predictor import merge_training_facts, read_training_facts
-
     training = merge_training_facts([read_training_facts(fold.training) for fold in entry.folds])
     return Stage(entry.plan, tuple(fold.weights for fold in entry.folds), training)
 

@@ -16,8 +16,12 @@ from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.files import write_json
 from segwright.core.geometry import Geometry
 from segwright.core.labels import Labels
+from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan
 from segwright.images.readers import write_image, write_label
+from segwright.inference.predictor import Predictor
+from segwright.inference.request import Computation
+from segwright.inference.stage import Stage, TrainingFacts
 from segwright.inspection.batch import inspect_batch
 from segwright.networks.build import build_network
 from segwright.networks.weights import save_weights
@@ -76,6 +80,13 @@ def write_weights(path: Path, plan: PredictPlan, seed: int = 0) -> Path:
     network = build_network(plan.architecture, plan.num_input_channels, plan.labels.num_outputs, False)
     save_weights(path, network, {})
     return path
+
+
+def predictor_of(
+    plan: PredictPlan, *weights: Path, mirror_axes: Sequence[int] = (), threads: int | None = None, **settings: Any
+) -> Predictor:
+    stage = Stage(plan, weights, TrainingFacts(tuple(mirror_axes)))
+    return Predictor(stage, Computation(PredictionSettings(**settings), "cpu"), threads)
 
 
 @dataclass(frozen=True)

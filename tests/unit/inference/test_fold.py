@@ -16,33 +16,29 @@ from segwright.core.settings import PredictionSettings
 from segwright.images.readers import read_image, read_label
 from segwright.inference import fold as module
 from segwright.inference.export import labels_from_logits, next_stage_labels
-from segwright.inference.fold import predict_fold, require_finite
+from segwright.inference.fold import StoredCases, predict_fold, require_finite
 from segwright.inference.next_stage import collect_next_stage
-from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import read_probabilities
+from segwright.inference.request import Computation, Output
+from segwright.inference.stage import Stage
 from segwright.preprocessing.store import PreprocessedStore
 from segwright.splits import Fold
 
-from .conftest import REGIONS, Trained, predict_plan
+from .conftest import REGIONS, Trained, predict_plan, predictor_of
 
 MakeTrained = Callable[..., Trained]
 FOLD = Fold("0", (), ("a", "b"))
 
 
-def predict(trained: Trained, output: Path, **changes: Any) -> None:
+def predict(trained: Trained, output: Path, save_probabilities: bool = False, **changes: Any) -> None:
     index = changes.pop("index", None) or trained.store(trained.plan.preprocess, "own")
-    arguments: dict[str, Any] = {
-        "weights": trained.weights,
-        "training_json": trained.training_json,
-        "index": index,
-        "fold": FOLD,
-        "output": output,
-        "settings": PredictionSettings(),
-        "device": "cpu",
-        "file_ending": ".nii.gz",
-        "save_probabilities": False,
-    }
-    predict_fold(trained.plan, **{**arguments, **changes})
+    how = Computation(changes.pop("settings", PredictionSettings()), "cpu", workers=changes.pop("workers", 2))
+    predict_fold(
+        Stage.of_folds(trained.plan, [trained.weights], [trained.training_json]),
+        StoredCases(index, changes.pop("fold", FOLD), **changes),
+        Output(output, ".nii.gz", save_probabilities),
+        how,
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -53,7 +49,7 @@ def test_label_maps_lie_on_the_raw_grid(make_trained: MakeTrained, tmp_path: Pat
     manifest = read_json(output / "validation.json")
     assert manifest["version"] == 1 and list(manifest["cases"]) == ["a", "b"]
     store = PreprocessedStore(trained.store(trained.plan.preprocess, "own"))
-    predictor = Predictor(trained.plan, [trained.weights], PredictionSettings(), "cpu", mirror_axes=(0,))
+    predictor = predictor_of(trained.plan, trained.weights, mirror_axes=(0,))
     for case in trained.dataset.training:
         entry = manifest["cases"][case.case_id]
         assert entry["file"] == f"validation/{case.case_id}.nii.gz"
@@ -88,22 +84,22 @@ def test_cascade_maps_and_their_use(make_trained: MakeTrained, tmp_path: Path) -
     for number, case_id in enumerate("ab"):
         output = tmp_path / "low" / f"fold_{number}"
         predict(trained, output, index=own, fold=Fold(str(number), (), (case_id,)),
-                next_stage_indices={"3d_cascade": following})  # fmt: skip
+                next_stages={"3d_cascade": following})  # fmt: skip
     joined = tmp_path / "low" / "next_stage.json"
     collect_next_stage([tmp_path / "low" / f"fold_{number}" / "next_stage.json" for number in (0, 1)], joined)
     entry = read_json(joined)["target"]["3d_cascade"]["b"]
     label = np.load(joined.parent / entry["file"], allow_pickle=False)
     stored, target = PreprocessedStore(own).open("b"), PreprocessedStore(following).open("b")
     assert label.dtype == np.uint8 and label.shape == target.properties.shape != stored.properties.shape
-    scores = Predictor(low, [trained.weights], PredictionSettings(), "cpu").logits(stored.image_czyx)
+    scores = predictor_of(low, trained.weights).logits(stored.image_czyx)
     np.testing.assert_array_equal(label, next_stage_labels(scores, stored.properties, low, target.properties.shape))
 
     cascade = replace(full, configuration="3d_cascade", previous_stage="3d_lowres")
     from .conftest import write_weights
 
     weights = write_weights(tmp_path / "cascade.safetensors", cascade)
-    predict(replace(trained, plan=cascade, weights=weights), tmp_path / "c", index=following, next_stage_maps=joined)
-    scores = Predictor(cascade, [weights], PredictionSettings(), "cpu").logits(target.image_czyx, label)
+    predict(replace(trained, plan=cascade, weights=weights), tmp_path / "c", index=following, previous=joined)
+    scores = predictor_of(cascade, weights).logits(target.image_czyx, label)
     found = read_label(tmp_path / "c" / "validation" / "b.nii.gz", "SimpleITKIO").array_zyx
     np.testing.assert_array_equal(found, labels_from_logits(scores, target.properties, cascade))
     with pytest.raises(DatasetError, match=r"needs its next_stage\.json"):

@@ -14,6 +14,8 @@ from segwright.core.errors import ModelError
 from segwright.core.settings import PredictionSettings
 from segwright.inference import sliding_window
 from segwright.inference.predictor import Predictor
+from segwright.inference.request import Computation
+from segwright.inference.stage import Stage, TrainingFacts
 
 from .conftest import REGIONS, predict_plan, write_weights
 
@@ -25,7 +27,8 @@ FULL = "CUDA error: out of memory"
 def predictor(folder: Path, device: str, plan: Any = None, folds: int = 1, **settings: Any) -> Predictor:
     plan = plan or predict_plan()
     weights = [write_weights(folder / str(seed), plan, seed) for seed in range(folds)]
-    return Predictor(plan, weights, PredictionSettings(**settings), device, mirror_axes=(0, 1), threads=1)
+    stage = Stage(plan, tuple(weights), TrainingFacts((0, 1)))
+    return Predictor(stage, Computation(PredictionSettings(**settings), device), threads=1)
 
 
 @pytest.mark.parametrize(
