@@ -183,9 +183,8 @@ def _write_member(prepared: Prepared, configuration: str, ours: Path, peers: Pat
     from segwright.core.files import file_digest
     from segwright.core.slices import predict_slice, preprocess_slice
     from segwright.images.readers import read_image, read_label
-    from segwright.inference.export import probabilities_from_logits
     from segwright.inference.finished import write_manifest
-    from segwright.inference.probabilities import CroppedProbabilities, on_raw_grid, write_probabilities
+    from segwright.inference.probabilities import ScoreArray, mean_probabilities, on_raw_grid, write_probabilities
     from segwright.preprocessing.case import preprocess_case
 
     dataset, rng = prepared.dataset, np.random.default_rng(_SEED + seed)
@@ -203,8 +202,7 @@ def _write_member(prepared: Prepared, configuration: str, ours: Path, peers: Pat
         path = ours / f"{case.case_id}.probabilities"
         write_probabilities(path, scores, stored.properties, predict)
         cases[case.case_id] = {"file": path, "digest": file_digest(path)}
-        cropped = probabilities_from_logits(scores, stored.properties, predict)
-        full = on_raw_grid(CroppedProbabilities(cropped, stored.properties, predict))
+        full = on_raw_grid(mean_probabilities([ScoreArray(scores, stored.properties, predict)]))
         np.savez_compressed(peers / f"{case.case_id}.npz", probabilities=full)
         (peers / f"{case.case_id}.pkl").write_bytes(pickle.dumps(_peer_properties(case.label_file)))
     write_manifest(ours / "probabilities.json", ours, cases)

@@ -15,9 +15,9 @@ from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
 from segwright.images.image import Image
 from segwright.inference.cases import predict_image
-from segwright.inference.export import labels_from_logits, probabilities_from_logits
+from segwright.inference.export import labels_from_logits
 from segwright.inference.predictor import Predictor
-from segwright.inference.probabilities import CroppedProbabilities, on_raw_grid
+from segwright.inference.probabilities import ScoreArray, mean_probabilities, on_raw_grid
 from segwright.inference.request import Computation
 from segwright.inference.stage import Stage, TrainingFacts
 from segwright.networks.weights import save_weights
@@ -43,9 +43,7 @@ def test_from_raw_image_to_label_map(
     predictor = Predictor(stage, Computation(PredictionSettings(mirroring=mirroring), "cpu"), threads=1)
     scores, properties = predict_image(predictor, image)
     np.testing.assert_allclose(scores[:, ::2, ::2, ::2], golden["scores"], rtol=0, atol=1e-4)
-    probabilities = on_raw_grid(
-        CroppedProbabilities(probabilities_from_logits(scores, properties, plan), properties, plan)
-    )
+    probabilities = on_raw_grid(mean_probabilities([ScoreArray(scores, properties, plan)]))
     tolerance = PROBABILITY_TOLERANCE
     np.testing.assert_allclose(probabilities[:, ::2, ::2, ::2], golden["probabilities"], rtol=0, atol=tolerance)
     label = labels_from_logits(scores, properties, plan)

@@ -36,7 +36,13 @@ from segwright.inference.finished import (
 from segwright.inference.fold import require_finite
 from segwright.inference.pipeline import run_cases
 from segwright.inference.predictor import Predictor
-from segwright.inference.probabilities import ScoreArray, mean_labels, write_npz, write_probabilities
+from segwright.inference.probabilities import (
+    ScoreArray,
+    mean_labels,
+    mean_probabilities,
+    write_npz,
+    write_probabilities,
+)
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage
 from segwright.inspection.records import CaseRecord, read_batch
@@ -192,14 +198,15 @@ def _export_final(
     files: Mapping[str, Path], members: Sequence[ScoreArray], finish: Callable[[np.ndarray], np.ndarray] | None
 ) -> None:
     first = members[0]
+    mean = mean_probabilities(members) if PROBABILITIES in files else None
     if len(members) == 1:
         label_zyx = labels_from_logits(first.scores_czyx, first.properties, first.plan, first.kind)
     else:
-        label_zyx = mean_labels(members)
+        label_zyx = mean_labels(members, mean)
     label_zyx = label_zyx if finish is None else finish(label_zyx)
     write_label(files[LABEL], label_zyx, first.properties.geometry, first.plan.preprocess.reader)
-    if PROBABILITIES in files:
-        write_npz(files[PROBABILITIES], members)
+    if mean is not None:
+        write_npz(files[PROBABILITIES], mean)
 
 
 def _export(

@@ -6,7 +6,7 @@ Scores are resampled to the cropped image, decided, pasted at the crop's place a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,10 +15,8 @@ from segwright.core.labels import Labels
 from segwright.core.slices import PredictPlan
 from segwright.inference.interpolation import (
     Axis,
-    interpolate_slabs,
     region_labels,
     resampling_axes,
-    slabs_of,
     winning_labels,
 )
 from segwright.preprocessing.case import CaseProperties, undo_crop_and_transpose
@@ -30,7 +28,7 @@ ScoreKind = Literal["logits", "probabilities"]
 def labels_from_logits(
     scores_czyx: np.ndarray, properties: CaseProperties, plan: PredictPlan, kind: ScoreKind = "logits"
 ) -> np.ndarray:
-    """Label map on the raw grid, uint8 (uint16 from 255 foreground labels on).
+    """Label map on the raw grid, uint8 or, where a label or a region's value is 255 or more, uint16.
 
     Args:
         scores_czyx: (outputs, z, y, x) float32 on the stored (preprocessed) grid of ``properties``.
@@ -55,32 +53,16 @@ def next_stage_labels(
     return _decide_resampled(scores_czyx, axes, plan.labels, kind)
 
 
-def probabilities_from_logits(
-    scores_czyx: np.ndarray, properties: CaseProperties, plan: PredictPlan, kind: ScoreKind = "logits"
-) -> np.ndarray:
-    """Class (or region) probabilities on the cropped, transposed grid: float32 (outputs, z, y, x), all at full size."""
-    axes = crop_axes(properties, plan)
-    result = np.empty((len(scores_czyx), *(axis.n_out for axis in axes)), np.float32)
-    for start, stop in slabs_of(axes, len(scores_czyx)):
-        slab = interpolate_slabs(scores_czyx, axes, start, stop)
-        result[:, start:stop] = slab if kind == "probabilities" else to_probabilities(slab, plan.labels)
-    return result
-
-
-def labels_from_probabilities(
-    probabilities_czyx: np.ndarray, properties: CaseProperties, plan: PredictPlan
+def labels_from_probability_slabs(
+    slabs: Iterable[np.ndarray], properties: CaseProperties, plan: PredictPlan
 ) -> np.ndarray:
     """Label map on the raw grid from (averaged) probabilities on the cropped, transposed grid.
 
     Only ``plan.labels`` and the transposition matter, which all configurations of a dataset share.
+
+    Args:
+        slabs: float32 (outputs, planes, y, x), consecutive z ranges, so that not all classes need be held at full size.
     """
-    return labels_from_probability_slabs([probabilities_czyx], properties, plan)
-
-
-def labels_from_probability_slabs(
-    slabs: Sequence[np.ndarray] | Iterator[np.ndarray], properties: CaseProperties, plan: PredictPlan
-) -> np.ndarray:
-    """The same from consecutive z ranges, so that not all classes need be held at full size."""
     label_zyx = np.concatenate([decide(slab, plan.labels) for slab in slabs])
     return undo_crop_and_transpose(label_zyx, properties, plan.preprocess, 0)
 

@@ -132,40 +132,19 @@ def write_probabilities(
     write_scores(path, scores_czyx, {"kind": kind, "properties": properties.to_json(), "plan": plan.to_json()})
 
 
-def read_probabilities(path: Path | str) -> CroppedProbabilities:
-    """All probabilities of a case at full size; :func:`ensemble_labels` needs far less memory.
-
-    Raises:
-        DamagedFileError: the file is missing, truncated or altered.
-    """
-    return mean_probabilities([ProbabilityFile(path)])
-
-
-def ensemble_labels(
-    paths: Sequence[Path | str], *, verified: bool = False
-) -> tuple[np.ndarray, CaseProperties, PredictPlan]:
-    """Label map (raw grid) of the mean of several predictions of one case, with what is needed to write it.
-
-    Args:
-        verified: the digests of the files were compared just now; they are not hashed a second time.
-
-    Raises:
-        DatasetError: the files are not predictions of one case on one grid with the same outputs.
-        DamagedFileError: a file is missing, truncated or altered.
-    """
-    files = [ProbabilityFile(path, verified=verified) for path in paths]
-    return mean_labels(files), files[0].properties, files[0].plan
-
-
-def mean_labels(members: Sequence[Probabilities]) -> np.ndarray:
+def mean_labels(members: Sequence[Probabilities], mean: CroppedProbabilities | None = None) -> np.ndarray:
     """Label map (raw grid) of the arithmetic mean of the members' probabilities, in float32 (method 10.7).
 
     Works range by range: memory is a few ranges and the label map.
 
+    Args:
+        mean: the members' :func:`mean_probabilities`, where somebody needs them as well.
+
     Raises:
         DatasetError: the members do not lie on one grid with the same outputs.
     """
-    return labels_from_probability_slabs(_mean_slabs(members), members[0].properties, members[0].plan)
+    slabs = _mean_slabs(members) if mean is None else [mean.array_czyx]
+    return labels_from_probability_slabs(slabs, members[0].properties, members[0].plan)
 
 
 def mean_probabilities(members: Sequence[Probabilities]) -> CroppedProbabilities:
@@ -194,9 +173,9 @@ def on_raw_grid(probabilities: CroppedProbabilities) -> np.ndarray:
     return undo_crop_and_transpose(probabilities.array_czyx, probabilities.properties, plan, outside)
 
 
-def write_npz(path: Path, members: Sequence[Probabilities]) -> None:
-    """Write the mean probabilities for other programs: .npz with ``probabilities`` on the raw grid, as v2's (10.4)."""
-    array_czyx = on_raw_grid(mean_probabilities(members))
+def write_npz(path: Path, probabilities: CroppedProbabilities) -> None:
+    """Write probabilities for other programs: .npz with ``probabilities`` on the raw grid, as v2's (method 10.4)."""
+    array_czyx = on_raw_grid(probabilities)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, probabilities=array_czyx)
 

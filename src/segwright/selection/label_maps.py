@@ -21,7 +21,7 @@ from segwright.inference.finished import (
     remove_stale,
     write_manifest,
 )
-from segwright.inference.probabilities import ProbabilityFile, ensemble_labels, write_npz
+from segwright.inference.probabilities import ProbabilityFile, mean_labels, mean_probabilities, write_npz
 from segwright.selection.components import Rule, apply_rules
 
 _OWNER = "label_maps"
@@ -95,16 +95,16 @@ def make_label_map(task: LabelMapTask) -> str:
     finished = finished_digests(task.folder, task.case_id, task.inputs, task.files)
     if finished is not None:
         return finished[LABEL]
+    members = [ProbabilityFile(entry.verify(), verified=True) for entry in task.probabilities]
+    if not members and (task.label_map is None or task.probabilities_output is not None):
+        raise DatasetError(f"case {task.case_id}: there is no prediction to make {task.output} from; predict it first")
+    mean = None if task.probabilities_output is None else mean_probabilities(members)
     if task.label_map is not None:
         stored = read_label(task.label_map.verify(), task.reader)
         label_zyx, geometry = stored.array_zyx, stored.geometry
-    elif task.probabilities:
-        label_zyx, properties, _ = ensemble_labels([entry.verify() for entry in task.probabilities], verified=True)
-        geometry = properties.geometry
     else:
-        raise DatasetError(f"case {task.case_id}: there is no prediction to make {task.output} from; predict it first")
-    if task.probabilities_output is not None:
-        members = [ProbabilityFile(entry.verify(), verified=True) for entry in task.probabilities]
-        write_npz(task.probabilities_output, members)
+        label_zyx, geometry = mean_labels(members, mean), members[0].properties.geometry
+    if mean is not None and task.probabilities_output is not None:
+        write_npz(task.probabilities_output, mean)
     write_label(task.output, apply_rules(label_zyx, task.rules), geometry, task.reader)
     return note_finished(task.folder, _OWNER, task.case_id, task.inputs, task.files)[LABEL]

@@ -18,13 +18,14 @@ from segwright.images.image import LabelMap
 from segwright.images.readers import read_image, read_label, write_image
 from segwright.inference import cases as module
 from segwright.inference.cases import RawCases, predict_batch, predict_image, predict_images
-from segwright.inference.export import labels_from_logits, probabilities_from_logits
+from segwright.inference.export import labels_from_logits
 from segwright.inference.predictor import Predictor
-from segwright.inference.probabilities import read_probabilities
+from segwright.inference.probabilities import ProbabilityFile
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage
 
 from .conftest import Trained, geometry, predict_plan, predictor_of, write_weights
+from .test_export import probabilities_at_once
 
 MakeTrained = Callable[..., Trained]
 SETTINGS = PredictionSettings()
@@ -66,7 +67,7 @@ def test_a_batch_of_test_images(make_trained: MakeTrained, tmp_path: Path) -> No
         np.testing.assert_array_equal(read_label(path, "SimpleITKIO").array_zyx, direct(trained, case_id))
         probabilities = folder / entry["probabilities"]["file"]
         assert file_digest(probabilities) == entry["probabilities"]["digest"]
-        assert read_probabilities(probabilities).array_czyx.shape[0] == 3
+        assert ProbabilityFile(probabilities).score_planes(0, 1).shape[0] == 3
 
 
 def test_finished_test_cases_are_kept(
@@ -138,7 +139,7 @@ def test_an_ensemble_averages_probabilities_and_is_finished(
     mean = 0
     for chain in chains:
         scores, properties = predict_image(Predictor(chain[0], ON_CPU), image)
-        mean = mean + probabilities_from_logits(scores, properties, chain[0].plan) / 2
+        mean = mean + probabilities_at_once(scores, properties, chain[0].plan) / 2
     expected = mean.argmax(axis=0)
     expected[expected == 2] = 0
     np.testing.assert_array_equal(read_label(files["x"], "SimpleITKIO").array_zyx, expected)

@@ -11,13 +11,14 @@ from scipy import ndimage
 
 from segwright.core.slices import PredictPlan
 from segwright.inference.export import (
+    crop_axes,
     decide,
     labels_from_logits,
-    labels_from_probabilities,
+    labels_from_probability_slabs,
     next_stage_labels,
-    probabilities_from_logits,
     to_probabilities,
 )
+from segwright.inference.interpolation import interpolate_slabs
 from segwright.preprocessing.case import CaseProperties
 
 from .conftest import PLAIN, REGIONS, geometry, predict_plan, properties_of
@@ -37,6 +38,12 @@ def case(labels: dict[str, Any], **changes: Any) -> tuple[PredictPlan, CasePrope
 def resampled(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     factors = np.array(shape) / scores.shape[1:]
     return np.stack([ndimage.zoom(c.astype(float), factors, order=1, mode="nearest", grid_mode=True) for c in scores])
+
+
+def probabilities_at_once(scores: np.ndarray, properties: CaseProperties, plan: PredictPlan) -> np.ndarray:
+    """All classes at full size, on the cropped, transposed grid."""
+    axes = crop_axes(properties, plan)
+    return to_probabilities(interpolate_slabs(scores, axes, 0, axes[0].n_out), plan.labels)
 
 
 def test_crop_and_transposition_are_undone() -> None:
@@ -83,7 +90,7 @@ def test_averaged_probabilities_are_thresholded_at_one_half(labels: dict[str, An
 @pytest.mark.parametrize("labels", [PLAIN, REGIONS])
 def test_probabilities_and_logits_give_the_same_labels(labels: dict[str, Any]) -> None:
     plan, properties, scores = case(labels)
-    probabilities = probabilities_from_logits(scores, properties, plan)
+    probabilities = probabilities_at_once(scores, properties, plan)
     assert probabilities.shape == (plan.labels.num_outputs, 10, 7, 10) and probabilities.dtype == np.float32
     full = resampled(scores, (10, 7, 10))
     if labels is PLAIN:
@@ -92,7 +99,7 @@ def test_probabilities_and_logits_give_the_same_labels(labels: dict[str, Any]) -
     else:
         expected = 1 / (1 + np.exp(-full))
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    from_probabilities = labels_from_probabilities(probabilities, properties, plan)
+    from_probabilities = labels_from_probability_slabs([probabilities], properties, plan)
     np.testing.assert_array_equal(from_probabilities, labels_from_logits(scores, properties, plan))
 
 

@@ -18,7 +18,7 @@ from segwright.inference import fold as module
 from segwright.inference.export import labels_from_logits, next_stage_labels
 from segwright.inference.fold import StoredCases, predict_fold, require_finite
 from segwright.inference.next_stage import collect_next_stage
-from segwright.inference.probabilities import read_probabilities
+from segwright.inference.probabilities import ProbabilityFile, mean_probabilities
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage
 from segwright.preprocessing.store import PreprocessedStore
@@ -70,7 +70,7 @@ def test_probabilities_are_written_on_request(make_trained: MakeTrained, tmp_pat
     entry = read_json(tmp_path / "f" / "probabilities.json")["cases"]["b"]
     path = tmp_path / "f" / entry["file"]
     assert entry["digest"] == file_digest(path)
-    array = read_probabilities(path).array_czyx
+    array = mean_probabilities([ProbabilityFile(path)]).array_czyx
     assert array.shape == (2, 11, 12, 11)  # nothing is zero, so nothing was cropped
     assert array.min() >= 0 and array.max() <= 1
 

@@ -10,21 +10,20 @@ import pytest
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.inference import probabilities as module
 from segwright.inference import score_file
-from segwright.inference.export import labels_from_logits, labels_from_probabilities, probabilities_from_logits
+from segwright.inference.export import labels_from_logits, labels_from_probability_slabs
 from segwright.inference.interpolation import slabs_of
 from segwright.inference.probabilities import (
     ProbabilityFile,
     ScoreArray,
-    ensemble_labels,
     mean_labels,
-    read_probabilities,
+    mean_probabilities,
     write_npz,
     write_probabilities,
 )
 from segwright.inference.score_file import ScoreFile, write_scores
 
 from .conftest import PLAIN, REGIONS, geometry, predict_plan, properties_of
-from .test_export import case
+from .test_export import case, probabilities_at_once
 
 
 @pytest.fixture
@@ -40,13 +39,12 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_gives_the_same_probabilities_as_the_scores(tmp_path: Path, labels: dict) -> None:
     plan, properties, scores = case(labels)
     write_probabilities(tmp_path / "case.probabilities", scores, properties, plan)
-    found = read_probabilities(tmp_path / "case.probabilities")
+    found = mean_probabilities([ProbabilityFile(tmp_path / "case.probabilities")])
     assert found.array_czyx.dtype == np.float32
-    np.testing.assert_array_equal(found.array_czyx, probabilities_from_logits(scores, properties, plan))
+    np.testing.assert_array_equal(found.array_czyx, probabilities_at_once(scores, properties, plan))
     assert (found.properties, found.plan) == (properties, plan)
-    label, same, _ = ensemble_labels([tmp_path / "case.probabilities"])
+    label = mean_labels([ProbabilityFile(tmp_path / "case.probabilities")])
     np.testing.assert_array_equal(label, labels_from_logits(scores, properties, plan))
-    assert same == properties
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -57,9 +55,13 @@ def test_mean_of_two_configurations(tmp_path: Path) -> None:
     other = np.random.default_rng(9).normal(size=(3, *other_properties.shape)).astype(np.float32)
     write_probabilities(tmp_path / "a", scores, properties, plan)
     write_probabilities(tmp_path / "b", other, other_properties, other_plan)
-    label, _, _ = ensemble_labels([tmp_path / "a", tmp_path / "b"])
-    mean = (read_probabilities(tmp_path / "a").array_czyx + read_probabilities(tmp_path / "b").array_czyx) / 2
-    np.testing.assert_array_equal(label, labels_from_probabilities(mean, properties, plan))
+    files = [ProbabilityFile(tmp_path / name) for name in "ab"]
+    label = mean_labels(files)
+    mean = mean_probabilities(files)
+    single = [mean_probabilities([file]).array_czyx for file in files]
+    np.testing.assert_array_equal(mean.array_czyx, (single[0] + single[1]) / 2)
+    np.testing.assert_array_equal(label, labels_from_probability_slabs([mean.array_czyx], properties, plan))
+    np.testing.assert_array_equal(label, mean_labels(files, mean))
     in_memory = mean_labels([ScoreArray(scores, properties, plan), ScoreArray(other, other_properties, other_plan)])
     np.testing.assert_array_equal(label, in_memory)
 
@@ -70,7 +72,7 @@ def test_probabilities_come_in_ranges_that_fit_the_cache() -> None:
     scores = np.random.default_rng(4).normal(size=(3, *properties.shape)).astype(np.float32)
     slabs = list(ScoreArray(scores, properties, plan).slabs())
     assert max(slab.size for slab in slabs) <= module._CACHE_VALUES < scores.size
-    expected = probabilities_from_logits(scores, properties, plan)
+    expected = probabilities_at_once(scores, properties, plan)
     np.testing.assert_array_equal(np.concatenate(slabs, axis=1), expected)
 
 
@@ -104,7 +106,7 @@ def test_an_altered_file_is_refused(tmp_path: Path, where: str) -> None:
     content[position] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(DamagedFileError, match=r"case\.probabilities"):
-        read_probabilities(path)
+        mean_probabilities([ProbabilityFile(path)])
 
 
 def test_a_verified_file_is_not_hashed_again(tmp_path: Path) -> None:
@@ -138,12 +140,12 @@ def test_predictions_of_different_cases_are_not_averaged(tmp_path: Path) -> None
     elsewhere = properties_of(plan.preprocess, geometry((11, 12, 11)))
     write_probabilities(tmp_path / "b", np.zeros((3, *elsewhere.shape), np.float32), elsewhere, plan)
     with pytest.raises(DatasetError, match="cannot be averaged"):
-        ensemble_labels([tmp_path / "a", tmp_path / "b"])
+        mean_labels([ProbabilityFile(tmp_path / name) for name in "ab"])
 
 
 def test_npz_on_the_raw_grid_is_background_outside_the_crop(tmp_path: Path) -> None:
     plan, properties, scores = case(PLAIN)
-    write_npz(tmp_path / "case.npz", [ScoreArray(scores, properties, plan)])
+    write_npz(tmp_path / "case.npz", mean_probabilities([ScoreArray(scores, properties, plan)]))
     with np.load(tmp_path / "case.npz", allow_pickle=False) as content:
         array = content["probabilities"]
     assert array.shape == (3, 10, 12, 11) and array.dtype == np.float32
@@ -151,11 +153,11 @@ def test_npz_on_the_raw_grid_is_background_outside_the_crop(tmp_path: Path) -> N
     assert (array[0, :, :, 0] == 1).all()  # x is the first transposed axis; its plane 0 was cropped away
     np.testing.assert_array_equal(array.argmax(axis=0), labels_from_logits(scores, properties, plan))
     plan, properties, scores = case(REGIONS)
-    write_npz(tmp_path / "regions.npz", [ScoreArray(scores, properties, plan)])
+    write_npz(tmp_path / "regions.npz", mean_probabilities([ScoreArray(scores, properties, plan)]))
     assert (np.load(tmp_path / "regions.npz", allow_pickle=False)["probabilities"][:, :, :, 0] == 0).all()
 
 
 def test_mean_of_one_is_itself() -> None:
     plan, properties, scores = case(PLAIN)
-    found = module.mean_probabilities([ScoreArray(scores, properties, predict_plan(PLAIN))])
-    np.testing.assert_array_equal(found.array_czyx, probabilities_from_logits(scores, properties, plan))
+    found = mean_probabilities([ScoreArray(scores, properties, predict_plan(PLAIN))])
+    np.testing.assert_array_equal(found.array_czyx, probabilities_at_once(scores, properties, plan))

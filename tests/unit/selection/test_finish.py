@@ -11,6 +11,7 @@ from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json, write_json
 from segwright.core.labels import Labels
 from segwright.images.readers import read_label, write_label
+from segwright.inference.probabilities import ProbabilityFile
 from segwright.selection.components import Rule
 from segwright.selection.finish import finish_test
 from segwright.selection.folders import ensemble_folders, postprocess_folder
@@ -95,6 +96,34 @@ def test_members_are_averaged_before_postprocessing(make_probabilities: Callable
     mean = (certain(two_islands(), 0.9) + certain(empty, 0.6)) / np.float32(2)
     np.testing.assert_allclose(saved_czyx[:, 1:-1, 1:-1, 1:-1], mean[:, 1:-1, 1:-1, 1:-1], atol=1e-6)
     assert (saved_czyx[0, 0] == 1).all() and (saved_czyx[1:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_members_are_read_once(
+    make_probabilities: Callable,
+    no_rules: Path,
+    tmp_path: Path,
+    saved: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where their mean is saved, which the label map is then made of."""
+    read: list[tuple[str, int, int]] = []
+    score_planes = ProbabilityFile.score_planes
+
+    def noted(self: ProbabilityFile, first: int, last: int) -> np.ndarray:
+        read.append((self.name, first, last))
+        return score_planes(self, first, last)
+
+    monkeypatch.setattr(ProbabilityFile, "score_planes", noted)
+    members = []
+    for configuration in ("2d", "3d_fullres"):
+        manifest = make_probabilities(configuration, 0, LABELS, {"A": certain(two_islands(), 0.9)})
+        entry = read_json(manifest)["cases"]["A"]
+        write_json(manifest, {"version": 1, "cases": {"A": {"file": "x", "digest": "y", "probabilities": entry}}})
+        members.append([manifest])
+    finish_test(members, no_rules, ".nii.gz", READER, tmp_path, save_probabilities=saved)
+    assert len({name for name, _, _ in read}) == len(read) == 2
+    assert (tmp_path / "A.npz").exists() == saved
 
 
 def save_folder(folder: Path, write_map: Callable, arrays: dict[str, np.ndarray]) -> Path:
