@@ -14,13 +14,13 @@ import pytest
 
 from segwright.core.errors import DamagedFileError, SegwrightError
 from segwright.core.files import SEAL, file_digest, read_json, write_json
-from segwright.inference.next_stage import read_next_stage, write_label_array, write_next_stage
+from segwright.inference.next_stage import write_label_array, write_next_stage
 from segwright.preprocessing.batch import write_index
 from segwright.preprocessing.store import PreprocessedStore
 from segwright.sharing.archive import extract_archive, write_archive
 from segwright.splits import Fold, read_fold, write_splits
 from segwright.training.intact import require_intact
-from segwright.training.previous_stage import PreviousStageMaps
+from segwright.training.previous_stage import read_next_stage, read_previous_stage
 from segwright.training.state import StateFolder
 from tests.unit.training.stored import make_cases, write_store
 
@@ -92,10 +92,10 @@ def test_preprocessed_cases_and_their_lists(tmp_path: Path) -> None:
 
     def use() -> object:
         store = PreprocessedStore(index)
-        require_intact([store], case_ids, 2)
-        return [(store.open(case_id).image_czyx.sum(), store.digest(case_id)) for case_id in case_ids]
+        require_intact([store.file(case_id) for case_id in case_ids], 2)
+        return [(store.open(case_id).image_czyx.sum(), store.file(case_id).digest) for case_id in case_ids]
 
-    stored = PreprocessedStore(index).path(case_ids[0])
+    stored = PreprocessedStore(index).file(case_ids[0]).path
     assert assert_noticed(stored, use) == FLIPS
     with pytest.raises(
         DamagedFileError, match=r"case_0: its content .*delete .*batch_\w+\.json and .*index\.json, then"
@@ -115,21 +115,21 @@ def test_label_maps_for_the_next_stage(tmp_path: Path) -> None:
     write_next_stage(listed, {"cascade": {"case_1": (path, file_digest(path))}})
 
     def trained_with() -> np.ndarray:
-        maps = PreviousStageMaps(listed, "cascade")
-        require_intact([maps], ["case_1"], 1)
+        maps = read_previous_stage(listed, "cascade")
+        require_intact([maps.file("case_1")], 1)
         return np.array(maps.open("case_1", (6, 8, 8)))
 
     remedy = r"fold_0/next_stage.json and .*next_stage.json, then run again"
     for use in (
         trained_with,
-        lambda: np.array(read_next_stage(listed, "cascade").read("case_1")),
+        lambda: np.array(read_previous_stage(listed, "cascade").open_intact("case_1", (6, 8, 8))),
     ):
         assert assert_noticed(path, use) == FLIPS
         with pytest.raises(DamagedFileError, match=remedy):
             flip(path, -1, 0)
             use()
         flip(path, -1, 0)
-    assert assert_noticed(listed, lambda: read_next_stage(listed, "cascade").files) > FLIPS // 2
+    assert assert_noticed(listed, lambda: read_next_stage(listed)) > FLIPS // 2
 
 
 def test_training_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

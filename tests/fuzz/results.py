@@ -10,8 +10,8 @@ from typing import Any
 
 from segwright.case_table import groups_of, read_case_table, strata_of
 from segwright.core.files import bytes_digest
+from segwright.core.manifest import read_manifest
 from segwright.core.settings import SplitSettings
-from segwright.evaluation.manifest import read_manifest
 from segwright.evaluation.metrics import Counts
 from segwright.evaluation.summary import CaseResult, make_summary, read_summary
 from segwright.experiment import read_configurations
@@ -57,7 +57,7 @@ def _index_sampler() -> Sampler:
 
     def use(folder: Path) -> None:
         store = PreprocessedStore(folder / "index.json")
-        _ = [store.path(case) for case in store.case_ids]
+        _ = [store.file(case) for case in store.case_ids]
         fold_of_splits_file(folder / "splits.json", "all", folder / "index.json")
         write_index([folder / "batch_0.json"], folder / "other" / "index.json")
 

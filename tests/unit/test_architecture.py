@@ -90,7 +90,14 @@ def test_rooms_without_networks_start_without_torch() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["inference.export", "inference.probabilities", "inference.next_stage", "training.lease", "training.machine"],
+    [
+        "inference.export",
+        "inference.probabilities",
+        "inference.next_stage",
+        "training.lease",
+        "training.machine",
+        "training.previous_stage",
+    ],
 )
 def test_light_modules_of_torch_rooms_start_without_torch(name: str) -> None:
     code = f"import sys, segwright.{name}; print('torch' in sys.modules)"

@@ -160,6 +160,11 @@ def json_digest(value: Any) -> str:
     return bytes_digest(text.encode("ascii"))
 
 
+def relative_name(path: Path, folder: Path) -> str:
+    """``path`` as seen from ``folder``, with forward slashes: the same on every machine."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
 def remove_temporary_files(folder: Path | str) -> None:
     """Remove what killed writers left in ``folder`` (not in its subfolders)."""
     for leftover in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):

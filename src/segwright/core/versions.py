@@ -26,7 +26,7 @@ STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "planning": ("core/architecture.py", "core/plans.py", "core/slices.py", "planning"),
     "preprocessing": ("core/cropping.py", "core/slices.py", "images", "preprocessing"),
     "training": ("networks", "training"),
-    "inference": ("images", "networks", "preprocessing", "inference"),
+    "inference": ("images", "networks", "preprocessing", "training/previous_stage.py", "inference"),
     "evaluation": ("evaluation",),
     "selection": ("evaluation", "selection"),
     "sharing": ("sharing",),

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from segwright.core.dataset import Dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
-from segwright.core.files import read_json, write_json
+from segwright.core.files import read_json, relative_name, write_json
 from segwright.core.labels import LabelKey, Labels, key_from_text, key_text
-from segwright.evaluation.manifest import Entry, read_manifest, read_manifests, relative_name
+from segwright.core.manifest import read_manifest, read_manifests
+from segwright.core.recorded import RecordedFile
 from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
 from segwright.evaluation.parallel import map_cases
 from segwright.images.readers import choose_reader, read_label
@@ -136,7 +137,7 @@ def evaluate_pairs(pairs: Sequence[Pair], labels: Labels, reader: str, workers: 
 
 
 def evaluate_entries(
-    entries: Mapping[str, Entry], dataset: Dataset, reader: str, root: Path, workers: int = 1
+    entries: Mapping[str, RecordedFile], dataset: Dataset, reader: str, root: Path, workers: int = 1
 ) -> tuple[CaseResult, ...]:
     """Evaluate the label maps of manifests against the dataset's labels; each file's digest is verified first.
 

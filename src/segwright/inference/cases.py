@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from segwright.core.dataset import Case
-from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
-from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.errors import DatasetError
+from segwright.core.files import file_digest, json_digest
+from segwright.core.manifest import read_manifest
+from segwright.core.recorded import RecordedFile
 from segwright.core.slices import PredictPlan
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label, sidecars, write_label
@@ -81,7 +83,7 @@ def predict_batch(stage: Stage, cases: RawCases, output: Output, how: Computatio
     plan, folder, owner = stage.plan, output.folder, cases.inspection.stem
     shared = stage.digest(how.settings)
     inputs = {
-        case_id: json_digest([shared, record.digest, previous_files[case_id][1] if previous_files else None])
+        case_id: json_digest([shared, record.digest, previous_files[case_id].digest if previous_files else None])
         for case_id, record in records.items()
     }
     files = {case_id: _batch_files(output, case_id, inputs[case_id]) for case_id in inputs}
@@ -95,7 +97,7 @@ def predict_batch(stage: Stage, cases: RawCases, output: Output, how: Computatio
 
         def prepare(case_id: str) -> PreprocessedCase:
             image = _read([cases.dataset_folder / name for name in records[case_id].image_files], plan)
-            label = _read_previous(previous_files[case_id], plan) if previous_files else None
+            label = read_label(previous_files[case_id].verify(), plan.preprocess.reader) if previous_files else None
             return _preprocess(image, label, plan)
 
         def predict(_: str, case: PreprocessedCase) -> _Predicted:
@@ -269,29 +271,13 @@ def _valid_records(inspection_file: Path) -> Mapping[str, CaseRecord]:
     return records
 
 
-def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[str, tuple[Path, str]]:
-    """Case -> (label map of the previous stage, its digest)."""
-    listed = read_json(manifest)
-    try:
-        labels = {
-            case_id: (manifest.parent / entry["file"], str(entry["digest"]))
-            for case_id, entry in listed["cases"].items()
-        }
-    except MALFORMED as problem:
-        raise DamagedFileError(manifest, f"not a list of predictions ({brief(repr(problem))})") from problem
+def _previous_labels(manifest: Path, records: Mapping[str, CaseRecord]) -> dict[str, RecordedFile]:
+    """The label map of the previous stage, by case."""
+    labels = read_manifest(manifest)
     missing = sorted(records.keys() - labels.keys())
     if missing:
         raise DatasetError(f"{manifest}: the previous stage did not predict {', '.join(missing[:5])}; predict it first")
     return labels
-
-
-def _read_previous(entry: tuple[Path, str], plan: PredictPlan) -> LabelMap:
-    path, digest = entry
-    if not path.is_file() or file_digest(path) != digest:
-        raise DamagedFileError(
-            path, "not the label map the previous stage recorded", "predict the previous stage again"
-        )
-    return read_label(path, plan.preprocess.reader)
 
 
 def _require_disk_for_scores(folder: Path, records: Sequence[CaseRecord], plan: PredictPlan) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import file_digest, read_json, remove_leftovers, write_json
+from segwright.core.recorded import RecordedFile
 
 MANIFEST_VERSION = 1
 PROBABILITIES_SUFFIX = ".probabilities"
@@ -28,21 +29,19 @@ Files = Mapping[str, Path]
 
 def finished_digests(folder: Path, case_id: str, inputs: str, files: Files) -> dict[str, str] | None:
     """Digests of a finished case's files by role, or None if anything is missing, altered or made from other inputs."""
-    note = _read_note(_note(folder, case_id))
+    path = _note(folder, case_id)
+    note = _read_note(path)
     if note is None or note.get("inputs") != inputs:
         return None
     recorded: Mapping[str, Any] = note["files"]
     digests = {}
     for role, file in files.items():
         entry = recorded.get(role)
-        if (
-            entry is None
-            or folder / entry["file"] != file
-            or not file.is_file()
-            or file_digest(file) != entry["digest"]
-        ):
+        if entry is None or folder / entry["file"] != file:
             return None
         digests[role] = str(entry["digest"])
+        if RecordedFile(file, digests[role], path).problem() is not None:
+            return None
     return digests
 
 

@@ -28,7 +28,7 @@ from segwright.inference.finished import (
     require_free_disk,
     write_manifest,
 )
-from segwright.inference.next_stage import NextStageMaps, read_next_stage, write_label_array, write_next_stage
+from segwright.inference.next_stage import write_label_array, write_next_stage
 from segwright.inference.pipeline import run_cases
 from segwright.inference.predictor import Predictor
 from segwright.inference.probabilities import write_probabilities
@@ -37,6 +37,7 @@ from segwright.inference.stage import Stage
 from segwright.preprocessing.case import CaseProperties
 from segwright.preprocessing.store import PreprocessedStore, StoredCase
 from segwright.splits import ALL, Fold
+from segwright.training.previous_stage import PreviousStageMaps, read_previous_stage
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def predict_fold(stage: Stage, cases: StoredCases, output: Output, how: Computat
         stage=stage,
         fold=cases.fold,
         store=PreprocessedStore(cases.index),
-        previous=None if cases.previous is None else read_next_stage(cases.previous, stage.plan.configuration),
+        previous=None if cases.previous is None else read_previous_stage(cases.previous, stage.plan.configuration),
         targets={name: PreprocessedStore(path) for name, path in sorted(cases.next_stages.items())},
         output=output,
         how=how,
@@ -90,7 +91,7 @@ class _Fold:
     stage: Stage
     fold: Fold
     store: PreprocessedStore
-    previous: NextStageMaps | None
+    previous: PreviousStageMaps | None
     targets: Mapping[str, PreprocessedStore]
     output: Output
     how: Computation
@@ -136,7 +137,8 @@ class _Fold:
     def _prepare(self, case_id: str) -> _Prepared:
         stored = self.store.open_intact(case_id)
         require_finite(stored.image_czyx)
-        return stored, None if self.previous is None else self.previous.read(case_id)
+        shape = stored.properties.shape
+        return stored, None if self.previous is None else self.previous.open_intact(case_id, shape)
 
     def _export(self, case_id: str, scores: np.ndarray, properties: CaseProperties, kind: ScoreKind) -> None:
         files, plan = self._files(case_id), self.stage.plan
@@ -164,8 +166,8 @@ class _Fold:
         return json_digest(
             {
                 "prediction": shared,
-                "case": self.store.digest(case_id),
-                "previous": None if self.previous is None else self.previous.digest(case_id),
+                "case": self.store.file(case_id).digest,
+                "previous": None if self.previous is None else self.previous.file(case_id).digest,
                 "shapes": {name: store.open(case_id).properties.shape for name, store in self.targets.items()},
             }
         )

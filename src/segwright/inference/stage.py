@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, brief
 from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.recorded import RecordedFile
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan
 from segwright.core.versions import STAGE_VERSION
@@ -117,6 +118,6 @@ def merge_training_facts(facts: Sequence[TrainingFacts]) -> TrainingFacts:
 def _require_trained(weights: Path, training_json: Path) -> None:
     """Refuse weights that are not the ones the training recorded."""
     wanted = read_json(training_json).get("weights_digest")
-    if wanted is not None and weights.is_file() and file_digest(weights) != wanted:
-        remedy = "delete it and run again: training goes on from its last state"
-        raise DamagedFileError(weights, f"its content is not what {training_json} recorded", remedy)
+    if wanted is not None:
+        remedy = f"delete {training_json} and run again: training goes on from its last state"
+        RecordedFile(weights, str(wanted), training_json, remedy).verify()

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segwright.core.errors import DamagedFileError
-from segwright.core.files import bytes_digest, file_digest, intended_name, write_bytes
+from segwright.core.files import bytes_digest, intended_name, write_bytes
+from segwright.core.recorded import RecordedFile
 from segwright.inspection.intensities import ValueCounts
 from segwright.inspection.records import CaseRecord
 
@@ -65,21 +65,13 @@ def require_intact_counts(store: Path, record: CaseRecord) -> None:
     Raises:
         DamagedFileError: the side file is missing or is not the one the record was made with.
     """
-    path, digest = _values_file(store, record)
-    remedy = f"delete the folder {store} and run again"  # batch files that are there are not made again
-    try:
-        found = file_digest(path)
-    except OSError as error:
-        raise DamagedFileError(path, f"cannot be read ({error.strerror})", remedy) from None
-    if found != digest:
-        raise DamagedFileError(path, "was altered after inspection", remedy)
+    _values_file(store, record).verify()
 
 
 def load_counts(store: Path, record: CaseRecord, channel: int) -> ValueCounts:
     """Value counts of one channel of a training case; no more than these is read of its side file."""
     assert record.fingerprint is not None
-    path, _ = _values_file(store, record)
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(_values_file(store, record).path, allow_pickle=False) as arrays:
         counts = arrays[f"counts_{channel}"].astype(np.int64)
         return ValueCounts(arrays[f"values_{channel}"], counts, record.fingerprint.intensities[channel])
 
@@ -103,11 +95,12 @@ def _path(store: Path, case_id: str, key: str) -> Path:
     return store / _FOLDER / f"{case_id}.{key[:12]}.npz"
 
 
-def _values_file(store: Path, record: CaseRecord) -> tuple[Path, str]:
-    """The side file of a training case, and its SHA-256."""
+def _values_file(store: Path, record: CaseRecord) -> RecordedFile:
+    """The side file of a training case."""
     assert record.values_file is not None  # every case without errors has one
     name, digest = record.values_file
-    return store / _FOLDER / name, digest
+    remedy = f"delete the folder {store} and run again"  # batch files that are there are not made again
+    return RecordedFile(store / _FOLDER / name, digest, store, remedy, record.case_id)
 
 
 def _with_values(record: CaseRecord, path: Path, content: bytes) -> CaseRecord:

@@ -23,6 +23,7 @@ from segwright.core.dataset import Case, Dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, SegwrightError, brief
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, intended_name, json_digest, read_json, write_json
 from segwright.core.progress import progress
+from segwright.core.recorded import RecordedFile
 from segwright.core.slices import PreprocessPlan
 from segwright.core.versions import STAGE_VERSION
 from segwright.images.readers import read_image, read_label
@@ -220,12 +221,12 @@ class _Journal:
     def is_intact(self, case_id: str, task: _Task) -> bool:
         """Whether the case was made from the same inputs and its file still has the content it was written with."""
         entry = self.entries.get(case_id, {})
-        if entry.get("inputs") != task.inputs or not task.path.is_file():
+        if entry.get("inputs") != task.inputs:
             return False
-        if file_digest(task.path) == entry.get("content"):
-            return True
-        log.warning("%s: its content has changed; it is made again", task.path)
-        return False
+        problem = RecordedFile(task.path, str(entry.get("content")), self.path).problem()
+        if problem is not None:
+            log.warning("%s: %s; it is made again", task.path, problem)
+        return problem is None
 
     def update(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         """Write, but not more often than once in a while: flushing to disk can take longer than a small case."""

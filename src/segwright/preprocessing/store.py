@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.core.errors import MALFORMED, DamagedFileError, brief
-from segwright.core.files import atomic_path, file_digest, read_json
+from segwright.core.files import atomic_path, read_json
 from segwright.core.labels import LabelKey, key_from_text, key_text
+from segwright.core.recorded import RecordedFile
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase
 
 FORMAT_VERSION = 1
@@ -125,19 +126,16 @@ class PreprocessedStore:
         self.index_file = location / "index.json" if location.is_dir() else location
         self.folder = self.index_file.parent
         index = read_json(self.index_file)
-        entries: dict[str, dict[str, str]] = {}
-        self._batches: dict[str, Path] = {}
+        files: dict[str, RecordedFile] = {}
         try:
             self.data_id = str(index["data_id"])
             for batch, digest in index["batches"].items():
                 batch_file = self.folder / f"{_plain_name(batch)}.json"
-                found = _batch_entries(batch_file, self.data_id, digest, self.index_file)
-                entries.update(found)
-                self._batches.update(dict.fromkeys(found, batch_file))
-            self._files = {
-                case_id: self.folder / _relative(entry["file"]) for case_id, entry in sorted(entries.items())
-            }
-            self._digests = {case_id: str(entry["content"]) for case_id, entry in entries.items()}
+                remedy = f"delete {batch_file} and {self.index_file}, then run again: only what is damaged is made anew"
+                for case_id, entry in _batch_entries(batch_file, self.data_id, digest, self.index_file).items():
+                    path = self.folder / _relative(entry["file"])
+                    files[case_id] = RecordedFile(path, str(entry["content"]), batch_file, remedy, case_id)
+            self._files = dict(sorted(files.items()))
         except MALFORMED as error:
             raise DamagedFileError(
                 self.index_file, f"not an index of preprocessed cases ({brief(repr(error))})", REMEDY
@@ -147,8 +145,8 @@ class PreprocessedStore:
     def case_ids(self) -> tuple[str, ...]:
         return tuple(self._files)
 
-    def path(self, case_id: str) -> Path:
-        """Where a case's file lies.
+    def file(self, case_id: str) -> RecordedFile:
+        """A case's file, with its SHA-256 as recorded when it was written.
 
         Raises:
             DamagedFileError: the index does not have the case.
@@ -163,32 +161,11 @@ class PreprocessedStore:
         Raises:
             DamagedFileError: the index does not have the case, or its file is no stored case.
         """
-        return StoredCase(self.path(case_id))
-
-    def verify(self, case_id: str) -> None:
-        """Read the case's whole file and compare it with what was recorded when it was written.
-
-        Raises:
-            DamagedFileError: it is missing or was altered.
-        """
-        path = self.path(case_id)
-        remedy = (
-            f"delete {self._batches[case_id]} and {self.index_file}, then run again: only what is damaged is made anew"
-        )
-        if not path.is_file():
-            raise DamagedFileError(path, f"case {case_id}: the file does not exist", remedy)
-        if file_digest(path) != self._digests[case_id]:
-            raise DamagedFileError(path, f"case {case_id}: its content is not what was written", remedy)
+        return StoredCase(self.file(case_id).path)
 
     def open_intact(self, case_id: str) -> StoredCase:
-        """:meth:`open` after :meth:`verify`: for those who read all of it anyway."""
-        self.verify(case_id)
-        return self.open(case_id)
-
-    def digest(self, case_id: str) -> str:
-        """SHA-256 of the stored file as recorded when it was written."""
-        self.path(case_id)
-        return self._digests[case_id]
+        """:meth:`open` after its content was compared with the recorded digest: for those who read all of it anyway."""
+        return StoredCase(self.file(case_id).verify())
 
 
 def _arrays_of(case: PreprocessedCase) -> list[tuple[str, NDArray[Any]]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from segwright.core.dataset import Dataset
 from segwright.core.errors import DatasetError
 from segwright.core.files import write_json
-from segwright.evaluation.manifest import Entry, read_manifests
+from segwright.core.manifest import read_manifests
+from segwright.core.recorded import RecordedFile
 from segwright.evaluation.summary import Summary, evaluate_entries, make_summary
 from segwright.selection.label_maps import LabelMapTask, make_label_maps
 
@@ -42,7 +43,7 @@ def evaluate_ensemble(
     return summary
 
 
-def same_cases(members: Sequence[Mapping[str, Entry]]) -> dict[str, tuple[Entry, ...]]:
+def same_cases(members: Sequence[Mapping[str, RecordedFile]]) -> dict[str, tuple[RecordedFile, ...]]:
     """The entries of every case, one a member, sorted by case.
 
     Raises:
@@ -62,5 +63,5 @@ def same_cases(members: Sequence[Mapping[str, Entry]]) -> dict[str, tuple[Entry,
     return {case_id: tuple(member[case_id] for member in members) for case_id in sorted(first)}
 
 
-def _source(member: Mapping[str, Entry]) -> str:
-    return str(next(iter(member.values())).manifest) if member else "an empty member"
+def _source(member: Mapping[str, RecordedFile]) -> str:
+    return str(next(iter(member.values())).source) if member else "an empty member"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segwright.evaluation.manifest import Entry, read_manifests
+from segwright.core.manifest import read_manifests
+from segwright.core.recorded import RecordedFile
 from segwright.inference.finished import PROBABILITIES
 from segwright.selection.ensembles import same_cases
 from segwright.selection.label_maps import LabelMapTask, make_label_maps
@@ -41,7 +42,7 @@ def finish_test(
     """
     averaged = len(members) > 1
     label_maps = {} if averaged else read_manifests(members[0])
-    probabilities: Mapping[str, tuple[Entry, ...]] = {}
+    probabilities: Mapping[str, tuple[RecordedFile, ...]] = {}
     if (averaged or save_probabilities) and any(members):  # a dataset may have no test images
         probabilities = same_cases([read_manifests(files, PROBABILITIES) for files in members])
     rules = read_rules(postprocessing)

@@ -12,7 +12,7 @@ import numpy as np
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import atomic_path, file_digest
 from segwright.core.labels import Labels
-from segwright.evaluation.manifest import Entry
+from segwright.core.recorded import RecordedFile
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import chosen_reader, files_with_ending, read_labels_and_ending
 from segwright.images.readers import read_label_header, write_label
@@ -96,7 +96,7 @@ def postprocess_folder(
     reader = reader or chosen_reader(facts, ending, next(iter(files.values())))
     rules = read_rules(postprocessing)
     tasks = [
-        LabelMapTask(case_id, output, output / path.name, reader, Entry(path, file_digest(path), inputs), rules=rules)
+        LabelMapTask(case_id, output, output / path.name, reader, _as_it_is_now(case_id, path, inputs), rules=rules)
         for case_id, path in files.items()
     ]
     make_label_maps(tasks, output, output / MANIFEST_NAME, workers, "postprocess")
@@ -110,6 +110,10 @@ class _AverageTask:
     probabilities_output: Path | None
     labels: Labels
     reader: str
+
+
+def _as_it_is_now(case_id: str, path: Path, inputs: Path) -> RecordedFile:
+    return RecordedFile(path, file_digest(path), inputs, "it was changed meanwhile, run again", case_id)
 
 
 def _average(task: _AverageTask) -> None:

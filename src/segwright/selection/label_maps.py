@@ -9,8 +9,8 @@ from typing import Any
 
 from segwright.core.errors import DatasetError
 from segwright.core.files import json_digest
+from segwright.core.recorded import RecordedFile
 from segwright.core.versions import STAGE_VERSION
-from segwright.evaluation.manifest import Entry
 from segwright.evaluation.parallel import map_cases
 from segwright.images.readers import read_label, write_label
 from segwright.inference.finished import (
@@ -45,8 +45,8 @@ class LabelMapTask:
     folder: Path
     output: Path
     reader: str
-    label_map: Entry | None = None
-    probabilities: tuple[Entry, ...] = ()
+    label_map: RecordedFile | None = None
+    probabilities: tuple[RecordedFile, ...] = ()
     rules: tuple[Rule, ...] = ()
     probabilities_output: Path | None = None
 
@@ -74,7 +74,7 @@ class LabelMapTask:
 
 def make_label_maps(
     tasks: Sequence[LabelMapTask], folder: Path, manifest: Path, workers: int, title: str
-) -> dict[str, Entry]:
+) -> dict[str, RecordedFile]:
     """Make the label maps of a folder that are not finished, remove those of cases that are gone, write the manifest.
 
     Raises:
@@ -87,7 +87,9 @@ def make_label_maps(
         task.case_id: {"file": task.output, "digest": digests[task.case_id], "inputs": task.inputs} for task in tasks
     }
     write_manifest(manifest, manifest.parent, cases)
-    return {task.case_id: Entry(task.output, digests[task.case_id], manifest) for task in tasks}
+    return {
+        task.case_id: RecordedFile(task.output, digests[task.case_id], manifest, case_id=task.case_id) for task in tasks
+    }
 
 
 def make_label_map(task: LabelMapTask) -> str:

@@ -15,7 +15,8 @@ from segwright.core.dataset import Dataset
 from segwright.core.errors import DamagedFileError, DatasetError, ModelError
 from segwright.core.files import read_json, write_json
 from segwright.core.labels import LabelKey, Labels, key_text
-from segwright.evaluation.manifest import Entry, read_manifests
+from segwright.core.manifest import read_manifests
+from segwright.core.recorded import RecordedFile
 from segwright.evaluation.metrics import Counts, counts_of_histogram, mean_metrics, mean_without_nan
 from segwright.evaluation.parallel import map_cases
 from segwright.evaluation.summary import reference_files
@@ -194,7 +195,7 @@ def _mean_dice(histograms: Mapping[str, Histogram], labels: Labels, key: LabelKe
 
 
 def _load_cases(
-    entries: Mapping[str, Entry], dataset: Dataset, reader: str, workers: int
+    entries: Mapping[str, RecordedFile], dataset: Dataset, reader: str, workers: int
 ) -> tuple[dict[str, CaseState], dict[str, Histogram]]:
     """States and count tables by case, in the order of a summary (by file name)."""
     references = reference_files(dataset, entries)

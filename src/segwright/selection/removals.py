@@ -17,7 +17,7 @@ from scipy import ndimage
 from zlib_ng import zlib_ng
 
 from segwright.core.labels import Labels
-from segwright.evaluation.manifest import Entry
+from segwright.core.recorded import RecordedFile
 from segwright.evaluation.metrics import joint_histogram, positions
 from segwright.evaluation.summary import read_pair
 from segwright.selection.components import Box, Rule, bounding_box, removed_voxels
@@ -49,7 +49,7 @@ class Removed:
     counts: NDArray[np.int64]
 
 
-def load_case(task: tuple[str, Entry, Path, Labels, str]) -> tuple[CaseState, Histogram]:
+def load_case(task: tuple[str, RecordedFile, Path, Labels, str]) -> tuple[CaseState, Histogram]:
     """Read one case: (case id, prediction, reference file, labels, reader).
 
     Raises:

@@ -19,9 +19,10 @@ from typing import Any
 from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.configvalues import build
 from segwright.core.errors import MALFORMED, DamagedFileError, ModelError, SegwrightError, brief
-from segwright.core.files import file_digest, json_digest, read_json
+from segwright.core.files import json_digest, read_json
 from segwright.core.labels import Labels
 from segwright.core.plans import Plans
+from segwright.core.recorded import RecordedFile
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, read_slice
 from segwright.images.readers import choose_reader
@@ -239,11 +240,9 @@ def _verify_files(folder: Path, record: Mapping[str, Any]) -> None:
         if path.stat().st_size != entry.get("size_bytes"):
             raise ModelError(f"{path}: {path.stat().st_size} bytes instead of {entry.get('size_bytes')}; get it again")
     for name, entry in files.items():
-        if file_digest(folder / name) != entry.get("sha256"):
-            raise ModelError(
-                f"{folder / name}: its content is not what {MANIFEST} recorded (damaged or altered); get the model"
-                " again"
-            )
+        problem = RecordedFile(folder / name, str(entry.get("sha256")), folder / MANIFEST).problem()
+        if problem is not None:
+            raise ModelError(f"{folder / name}: {problem} (damaged or altered); get the model again")
     for name in TOP_FILES:
         if name not in files:
             raise ModelError(f"{folder / MANIFEST}: does not list {name}; the model is not complete, get it again")

@@ -13,6 +13,7 @@ from segwright.core.errors import ModelError
 from segwright.core.files import TEMPORARY_PREFIX, file_digest, read_json, write_json, write_text
 from segwright.core.labels import key_text
 from segwright.core.plans import Plans
+from segwright.core.recorded import RecordedFile
 from segwright.core.settings import PredictionSettings, to_plain
 from segwright.core.slices import PredictPlan
 from segwright.evaluation.summary import Summary, read_summary
@@ -138,10 +139,11 @@ def _copy_configuration(folder: Path, files: ConfigurationFiles) -> ModelConfigu
         record = read_json(fold.training)
         _copy(fold.weights, target / "model.safetensors")
         _copy(fold.training, target / "training.json")
-        if record.get("weights_digest") not in (None, file_digest(target / "model.safetensors")):
-            raise ModelError(
-                f"{fold.weights}: are not the weights that {fold.training} describes; train this fold again"
-            )
+        wanted = record.get("weights_digest")
+        copied = RecordedFile(target / "model.safetensors", str(wanted), fold.training)
+        problem = None if wanted is None else copied.problem()
+        if problem is not None:
+            raise ModelError(f"{fold.weights}: {problem}; train this fold again")
         mirrored.append({int(axis) for axis in record["mirror_axes"]})
         folds.append(FoldModel(str(fold.fold), target / "model.safetensors", target / "training.json"))
     if len({fold.fold for fold in folds}) != len(folds):

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
-from segwright.core.files import json_digest, read_json
+from segwright.core.files import json_digest
 from segwright.core.settings import TrainingSettings
 from segwright.training.host_memory import validation_workers
-from segwright.training.intact import Recorded, require_intact
+from segwright.training.intact import require_intact
 from segwright.training.loop import BatchLike
 from segwright.training.request import TrainingRequest
 
@@ -55,18 +55,20 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
     from segwright.training.augmentation.pipeline import build_pipeline, mirror_axes
     from segwright.training.loader import BatchSource
     from segwright.training.parts import PartSource
-    from segwright.training.previous_stage import PreviousStageMaps
+    from segwright.training.previous_stage import read_previous_stage
     from segwright.training.workers import BatchLoader
 
     store = PreprocessedStore(request.index)
     cases = sorted({*request.fold.train, *request.fold.val})
     identity: dict[str, Any] = {
         "data_id": store.data_id,
-        "cases": json_digest({case_id: store.digest(case_id) for case_id in cases}),
+        "cases": json_digest({case_id: store.file(case_id).digest for case_id in cases}),
     }
+    files = [store.file(case_id) for case_id in cases]
     if request.next_stage is not None:
-        maps = _maps_of(request, read_json(request.next_stage))
-        identity["previous_stage"] = json_digest({case_id: maps.get(case_id, {}).get("digest") for case_id in cases})
+        maps = read_previous_stage(request.next_stage, request.plan.configuration)
+        identity["previous_stage"] = json_digest({case_id: maps.file(case_id).digest for case_id in cases})
+        files += [maps.file(case_id) for case_id in cases]
 
     on_device = augments_on_device(request, settings)
     pipeline = build_pipeline(request.plan, settings, training=True)
@@ -74,10 +76,7 @@ def open_data(request: TrainingRequest, settings: TrainingSettings) -> TrainingD
         require_device_versions(pipeline, request.plan.num_channels)
 
     def check(noted: Path, after_each: Callable[[], None]) -> None:
-        stores: list[Recorded] = [store]
-        if request.plan.previous_stage is not None and request.next_stage is not None:
-            stores.append(PreviousStageMaps(request.next_stage, request.plan.configuration))
-        require_intact(stores, cases, request.workers + 1, noted, after_each)
+        require_intact(files, request.workers + 1, noted, after_each)
 
     def loader(training: bool) -> Batches:
         case_ids = request.fold.train if training else request.fold.val
@@ -114,8 +113,3 @@ def augments_on_device(request: TrainingRequest, settings: TrainingSettings) -> 
         )
         return False
     return True
-
-
-def _maps_of(request: TrainingRequest, record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Per case {file, digest} for this configuration, from a next_stage.json."""
-    return record.get("target", {}).get(request.plan.configuration, {})

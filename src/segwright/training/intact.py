@@ -12,51 +12,43 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from segwright.core.errors import DamagedFileError
 from segwright.core.files import read_json, write_json
 from segwright.core.progress import progress
+from segwright.core.recorded import RecordedFile
 
 INTACT_FILE = "intact.json"
 _NOTE_EVERY_S = 30.0  # what kill -9, a preemption or a node failure may cost
 
 
-class Recorded(Protocol):
-    """One file a case, each with its recorded digest: the preprocessed cases, the label maps of a previous stage."""
-
-    def path(self, case_id: str) -> Path: ...
-    def digest(self, case_id: str) -> str: ...
-    def verify(self, case_id: str) -> None: ...
-
-
 def require_intact(
-    stores: Sequence[Recorded],
-    case_ids: Sequence[str],
+    files: Sequence[RecordedFile],
     threads: int,
     noted: Path | None = None,
     after_each: Callable[[], None] = lambda: None,
 ) -> None:
-    """Read every case's file of every store once and compare it with its recorded digest.
+    """Read every file once and compare it with its recorded digest.
 
     Args:
         noted: JSON file of what was found intact before; it is brought up to date now and then, and at the end.
         after_each: called after each file that was read; may raise to end this early.
 
     Raises:
-        DamagedFileError: names the first case that is missing or altered.
+        DamagedFileError: names the first one that is missing or altered.
     """
-    files = {str(store.path(case_id)): (store, case_id) for store in stores for case_id in case_ids}
+    named = {str(file.path): file for file in files}
     known = {} if noted is None else _read_notes(noted)
-    intact = {path: known[path] for path, file in files.items() if path in known and known[path] == _marks(*file)}
-    pending = {path: file for path, file in files.items() if path not in intact}
+    intact = {path: known[path] for path, file in named.items() if path in known and known[path] == _marks(file)}
+    pending = {path: file for path, file in named.items() if path not in intact}
     noted_s = time.monotonic()
     with ThreadPoolExecutor(threads) as pool, progress("check the stored cases", len(pending)) as bar:
-        results = {path: pool.submit(_verify, *file) for path, file in pending.items()}
+        results = {path: pool.submit(_verify, file) for path, file in pending.items()}
         try:
-            for path, (_, case_id) in pending.items():
+            for path, file in pending.items():
                 intact[path] = results[path].result()
-                bar.advance(case_id)
+                bar.advance(file.case_id or path)
                 if noted is not None and time.monotonic() - noted_s >= _NOTE_EVERY_S:
                     write_json(noted, intact, sealed=True)
                     noted_s = time.monotonic()
@@ -67,17 +59,17 @@ def require_intact(
                 write_json(noted, intact, sealed=True)
 
 
-def _verify(store: Recorded, case_id: str) -> list[Any] | None:
-    marks = _marks(store, case_id)  # before it is read: what changes meanwhile is read again next time
-    store.verify(case_id)
+def _verify(file: RecordedFile) -> list[Any] | None:
+    marks = _marks(file)  # before it is read: what changes meanwhile is read again next time
+    file.verify()
     return marks
 
 
-def _marks(store: Recorded, case_id: str) -> list[Any] | None:
+def _marks(file: RecordedFile) -> list[Any] | None:
     """Size, time of the last change and recorded digest: while these are equal, the file counts as unchanged."""
     with contextlib.suppress(OSError):  # it is missing: `verify` says so
-        found = store.path(case_id).stat()
-        return [found.st_size, found.st_mtime_ns, store.digest(case_id)]
+        found = file.path.stat()
+        return [found.st_size, found.st_mtime_ns, file.digest]
     return None
 
 

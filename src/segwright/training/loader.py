@@ -19,7 +19,7 @@ from segwright.core.registry import load_plugins
 from segwright.core.settings import TrainingSettings
 from segwright.core.slices import TrainPlan
 from segwright.training.augmentation.pipeline import SampleDraw, SamplePipeline, build_pipeline
-from segwright.training.previous_stage import PreviousStageMaps
+from segwright.training.previous_stage import read_previous_stage
 from segwright.training.sampling import CaseWindow, draw_start, must_show_foreground, sample_generator
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class _OpenFiles:
         self._store: PreprocessedStore = PreprocessedStore(source.index)
         self._maps = None
         if source.plan.previous_stage is not None and source.next_stage is not None:
-            self._maps = PreviousStageMaps(source.next_stage, source.plan.configuration)
+            self._maps = read_previous_stage(source.next_stage, source.plan.configuration)
         self._cases: OrderedDict[str, tuple[StoredCase, np.ndarray | None]] = OrderedDict()
 
     def case(self, case_id: str) -> tuple[StoredCase, np.ndarray | None]:

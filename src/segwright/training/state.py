@@ -20,12 +20,12 @@ from segwright.core.errors import DamagedFileError, StorageError, TrainingError
 from segwright.core.files import (
     atomic_path,
     bytes_digest,
-    file_digest,
     json_digest,
     read_json,
     remove_temporary_files,
     write_json,
 )
+from segwright.core.recorded import RecordedFile
 from segwright.training.lock import LOCK_FILE, OWNER_FILE
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,8 @@ class StateFolder:
                 state = self._read(epoch)
                 if state is not None:
                     return state
-                problem = "cannot be read"
-            log.warning("%s %s; going on from the state before it", self._data(epoch), problem)
+                problem = "it cannot be read"
+            log.warning("%s: %s; going on from the state before it", self._data(epoch), problem)
             self._remove(epoch)
         return None
 
@@ -112,13 +112,10 @@ class StateFolder:
         try:
             record = read_json(self._record(epoch))
         except DamagedFileError as damage:
-            return f"has no usable digest ({damage})"
+            return f"there is no usable digest of it ({damage})"
         if not isinstance(record, dict) or record.get("stamp") != self._digest:
-            return "belongs to another training"
-        path = self._data(epoch)
-        if not path.is_file():
-            return "is missing"
-        return None if file_digest(path) == record.get("sha256") else "is damaged (its SHA-256 differs)"
+            return "it belongs to another training"
+        return RecordedFile(self._data(epoch), str(record.get("sha256")), self._record(epoch)).problem()
 
     def _differences(self, path: Path) -> list[str]:
         try:

@@ -12,7 +12,7 @@ import pytest
 from segwright.core.dataset import Dataset
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json, write_json
-from segwright.evaluation.manifest import read_manifest, read_manifests
+from segwright.core.manifest import read_manifest, read_manifests
 from segwright.evaluation.summary import evaluate_folders, read_summary, summarize_crossval
 
 READER = "SimpleITKIO"

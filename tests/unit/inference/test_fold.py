@@ -162,11 +162,11 @@ def test_a_full_disk_is_noticed_before_predicting(
 def test_a_stored_case_that_was_altered_is_refused_by_name(make_trained: MakeTrained, tmp_path: Path) -> None:
     trained = make_trained(predict_plan())
     index = trained.store(trained.plan.preprocess, "own")
-    stored = PreprocessedStore(index).path("b")
+    stored = PreprocessedStore(index).file("b").path
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1
     stored.write_bytes(bytes(content))
-    with pytest.raises(DatasetError, match=r"case b: its content is not what was written; delete .*index.json"):
+    with pytest.raises(DatasetError, match=r"case b: its content is not what .* recorded; delete .*index.json"):
         predict(trained, tmp_path / "f", index=index)
 
 

@@ -71,7 +71,7 @@ def test_output_says_where_the_cases_are(store: Store) -> None:
     opened = PreprocessedStore(store.output.parent)
     assert opened.case_ids == ("case.0", "case.1", "case.2")
     assert opened.data_id == store.plan.data_id
-    assert opened.digest("case.1") == result["cases"]["case.1"]["content"]
+    assert opened.file("case.1").digest == result["cases"]["case.1"]["content"]
     case = store.dataset.training_case("case.1")
     assert case.label_file is not None
     expected = preprocess_case(
@@ -81,7 +81,7 @@ def test_output_says_where_the_cases_are(store: Store) -> None:
     assert np.array_equal(stored.image_czyx, expected.image_czyx)
     assert stored.label_zyx is not None
     assert np.array_equal(stored.label_zyx, expected.label_zyx)
-    assert PreprocessedStore(store.output.parent / "index.json").path("case.1") == opened.path("case.1")
+    assert PreprocessedStore(store.output.parent / "index.json").file("case.1") == opened.file("case.1")
 
 
 def test_second_run_makes_nothing_and_gives_the_same_bytes(store: Store) -> None:

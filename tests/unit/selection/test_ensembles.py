@@ -9,7 +9,7 @@ import pytest
 from segwright.core.errors import DamagedFileError, DatasetError
 from segwright.core.files import read_json
 from segwright.core.labels import Labels
-from segwright.evaluation.manifest import read_manifest
+from segwright.core.manifest import read_manifest
 from segwright.evaluation.metrics import case_metrics
 from segwright.images.readers import read_label
 from segwright.selection.ensembles import evaluate_ensemble

@@ -114,7 +114,7 @@ def test_weights_of_another_training_are_refused(results: Callable, tmp_path: Pa
     arguments = results()
     first: ConfigurationFiles = arguments["configurations"][0]
     shutil.copyfile(first.folds[0].weights, first.folds[1].weights)
-    with pytest.raises(ModelError, match=r"fold_1.*are not the weights"):
+    with pytest.raises(ModelError, match=r"fold_1.*its content is not what .*fold_1.*recorded; train this"):
         package_model(tmp_path / "model", None, **arguments)
 
 

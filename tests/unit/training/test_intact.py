@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from segwright.core.errors import DamagedFileError, InterruptedForRetry
 from segwright.core.files import file_digest, read_json, write_text
+from segwright.core.recorded import RecordedFile
 from segwright.training.intact import require_intact
 
 CASES = [f"case_{number}" for number in range(8)]
+
+
+@dataclass(frozen=True)
+class Noting(RecordedFile):
+    """A recorded file that notes when it is read."""
+
+    read: list[str] = field(default_factory=list)
+
+    def verify(self) -> Path:
+        self.read.append(str(self.case_id))
+        return super().verify()
 
 
 class Files:
@@ -26,17 +39,13 @@ class Files:
     def path(self, case_id: str) -> Path:
         return self.folder / case_id
 
-    def digest(self, case_id: str) -> str:
-        return self.digests[case_id]
-
-    def verify(self, case_id: str) -> None:
-        self.read.append(case_id)
-        if not self.path(case_id).is_file() or file_digest(self.path(case_id)) != self.digests[case_id]:
-            raise DamagedFileError(self.path(case_id), f"case {case_id}: altered")
+    def recorded(self) -> list[RecordedFile]:
+        source = self.folder / "list.json"
+        return [Noting(self.path(name), self.digests[name], source, case_id=name, read=self.read) for name in CASES]
 
     def read_again(self, noted: Path | None) -> list[str]:
         self.read.clear()
-        require_intact([self], CASES, 2, noted)
+        require_intact(self.recorded(), 2, noted)
         return sorted(self.read)
 
 
@@ -49,11 +58,11 @@ def test_files_are_read_once_until_they_change(tmp_path: Path) -> None:
     write_text(files.path("case_5"), "longer than before")
     files.digests["case_5"] = file_digest(files.path("case_5"))
     files.digests["case_6"] = "of another run"
-    with pytest.raises(DamagedFileError, match="case_6: altered"):
+    with pytest.raises(DamagedFileError, match=r"case case_6: its content is not what .*list\.json recorded"):
         files.read_again(noted)
     assert sorted(files.read) == ["case_5", "case_6"]
     files.path("case_1").unlink()
-    with pytest.raises(DamagedFileError, match="case_1: altered"):
+    with pytest.raises(DamagedFileError, match=r"case case_1: .*list\.json names this file, but it is missing"):
         files.read_again(noted)
 
 
@@ -76,7 +85,7 @@ def test_who_has_to_end_in_between_keeps_what_was_done(tmp_path: Path, threads: 
             raise InterruptedForRetry("a signal")
 
     with pytest.raises(InterruptedForRetry, match="a signal"):
-        require_intact([files], CASES, threads, noted, end_after_three)
+        require_intact(files.recorded(), threads, noted, end_after_three)
     assert sorted(read_json(noted)) == sorted(str(files.path(case_id)) for case_id in CASES[:3])
     assert files.read_again(noted) == CASES[3:]
 
@@ -84,15 +93,15 @@ def test_who_has_to_end_in_between_keeps_what_was_done(tmp_path: Path, threads: 
 def test_who_is_killed_without_a_word_keeps_what_was_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, noted, found = Files(tmp_path / "files"), tmp_path / "intact.json", list[int]()
     monkeypatch.setattr("segwright.training.intact._NOTE_EVERY_S", 0.0)
-    require_intact([files], CASES, 1, noted, lambda: found.append(len(read_json(noted)) if noted.is_file() else 0))
+    require_intact(files.recorded(), 1, noted, lambda: found.append(len(read_json(noted)) if noted.is_file() else 0))
     assert found == [1, 2, 3, 4, 5, 6, 7, 8], "at every moment the file holds what was read by then"
 
 
-def test_a_file_of_two_stores_is_named_by_the_store_that_finds_it_altered(tmp_path: Path) -> None:
+def test_one_case_in_two_stores_is_two_files(tmp_path: Path) -> None:
     images, maps = Files(tmp_path / "images"), Files(tmp_path / "maps")
     before = maps.path("case_2").stat()
     maps.path("case_2").write_text("case_9")
     os.utime(maps.path("case_2"), ns=(before.st_atime_ns, before.st_mtime_ns))  # a flipped bit leaves no trace
-    with pytest.raises(DamagedFileError, match=r"maps/case_2: case case_2: altered"):
-        require_intact([images, maps], CASES, 1)
+    with pytest.raises(DamagedFileError, match=r"maps/case_2: case case_2: its content .*maps/list\.json"):
+        require_intact([*images.recorded(), *maps.recorded()], 1)
     assert images.read == CASES and maps.read[:3] == CASES[:3]

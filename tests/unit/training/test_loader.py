@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.training.stored import LABELS, make_cases, make_plan, write_store
 
-from segwright.core.errors import DamagedFileError, SettingsError, TrainingError
+from segwright.core.errors import DamagedFileError, DatasetError, SettingsError, TrainingError
 from segwright.core.files import file_digest, write_json
 from segwright.core.labels import Labels
 from segwright.core.settings import TrainingSettings
@@ -168,7 +168,7 @@ def test_what_a_cascade_lacks_is_named(index: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="3d_lowres are missing"):
         source(index, plan=plan)
     missing = write_maps(tmp_path / "a", {"other": np.zeros((14, 18, 16), np.uint8)})
-    with pytest.raises(TrainingError, match=r"case case_\d: not in .*next_stage.json"):
+    with pytest.raises(DatasetError, match=r"case case_\d: not in .*next_stage.json"):
         source(index, plan=plan, next_stage=missing).make(0, 0)
     wrong = write_maps(tmp_path / "b", {f"case_{n}": np.zeros((14, 18, 2), np.uint8) for n in range(4)})
     with pytest.raises(DamagedFileError, match=r"case case_\d: uint8 of shape \(14, 18, 2\)"):
@@ -177,7 +177,7 @@ def test_what_a_cascade_lacks_is_named(index: Path, tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match="case_0: not a readable array"):
         source(index, plan=plan, next_stage=wrong, case_ids=["case_0"]).make(0, 0)
     other = write_maps(tmp_path / "c", {}, "3d_other")
-    with pytest.raises(TrainingError, match="no label maps for 3d_cascade_fullres"):
+    with pytest.raises(DatasetError, match="no label maps for 3d_cascade_fullres"):
         source(index, plan=plan, next_stage=other).make(0, 0)
     with pytest.raises(TrainingError, match="no cases"):
         source(index, case_ids=[])

@@ -19,9 +19,9 @@ from tests.unit.training.stored import LABELS, make_cases, make_plan, write_stor
 from segwright.core.errors import DamagedFileError, InterruptedForRetry, TrainingError
 from segwright.core.files import file_digest, read_json, write_json
 from segwright.core.labels import Labels
+from segwright.core.recorded import RecordedFile
 from segwright.core.settings import TrainingSettings
 from segwright.networks.weights import load_weights
-from segwright.preprocessing.store import PreprocessedStore
 from segwright.splits import Fold
 from segwright.training.fold import train_fold
 from segwright.training.request import TrainingRequest
@@ -112,14 +112,15 @@ def test_label_maps_of_the_previous_stage_are_compared_once_before_training(
         compared.append(path.name)
         return file_digest(path)
 
-    monkeypatch.setattr("segwright.training.previous_stage.file_digest", counting)
+    monkeypatch.setattr("segwright.core.recorded.file_digest", counting)
     monkeypatch.setattr("segwright.training.loader._OPEN_CASES", 1)  # as with more cases than files may be open
     changes = cascade(tmp_path)
     train_fold(request(index, tmp_path / "fold_0", **changes))
-    assert sorted(compared) == [f"case_{number}.npy" for number in range(4)]
+    assert sorted(name for name in compared if name.endswith(".npy")) == [f"case_{number}.npy" for number in range(4)]
+    assert len(compared) == 8  # and each stored case once
     (tmp_path / "case_3.npy").write_bytes((tmp_path / "case_2.npy").read_bytes())
     with pytest.raises(
-        DamagedFileError, match=r"case case_3: its content is not what was written; delete .*next_stage"
+        DamagedFileError, match=r"case case_3: its content is not what .* recorded; delete .*next_stage"
     ):
         train_fold(request(index, tmp_path / "fold_1", **changes))
     assert not list((tmp_path / "fold_1" / "state").glob("epoch_*"))
@@ -129,15 +130,16 @@ def test_label_maps_of_the_previous_stage_are_compared_once_before_training(
 def test_a_training_that_has_to_end_while_cases_are_checked_goes_on_with_the_next_case(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    verify, checked = PreprocessedStore.verify, []
+    verify, checked = RecordedFile.verify, []
 
-    def ending(store: PreprocessedStore, case_id: str) -> None:
-        checked.append(case_id)
-        verify(store, case_id)
+    def ending(file: RecordedFile) -> Path:
+        checked.append(file.case_id)
+        verify(file)
         if reason == "SIGTERM":
             os.kill(os.getpid(), signal.SIGTERM)
+        return file.path
 
-    monkeypatch.setattr(PreprocessedStore, "verify", ending)
+    monkeypatch.setattr(RecordedFile, "verify", ending)
     output = tmp_path / "fold_0"
     for attempt in range(4):
         checked.clear()

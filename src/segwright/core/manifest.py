@@ -6,40 +6,15 @@ test images name a second file a case the same way, under ``probabilities``. ``i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
-from segwright.core.files import file_digest, read_json
+from segwright.core.files import read_json
+from segwright.core.recorded import RecordedFile
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One case of a manifest: the file, its recorded SHA-256, and the manifest that says so."""
-
-    path: Path
-    digest: str
-    manifest: Path
-
-    def verify(self) -> Path:
-        """The path, if the file still is what the manifest says.
-
-        Raises:
-            DamagedFileError: it is missing or was altered.
-        """
-        if not self.path.is_file():
-            raise DamagedFileError(self.path, f"{self.manifest} names this file, but it is missing", self._remedy())
-        if file_digest(self.path) != self.digest:
-            raise DamagedFileError(self.path, f"its content is not what {self.manifest} recorded", self._remedy())
-        return self.path
-
-    def _remedy(self) -> str:
-        return f"delete {self.manifest} and run again"
-
-
-def read_manifest(path: Path, role: str | None = None) -> dict[str, Entry]:
+def read_manifest(path: Path, role: str | None = None) -> dict[str, RecordedFile]:
     """The cases of one manifest, sorted by id.
 
     Args:
@@ -54,32 +29,28 @@ def read_manifest(path: Path, role: str | None = None) -> dict[str, Entry]:
             str(case_id): entry if role is None else entry[role] for case_id, entry in sorted(record["cases"].items())
         }
         return {
-            case_id: Entry(path.parent / entry["file"], str(entry["digest"]), path) for case_id, entry in files.items()
+            case_id: RecordedFile(path.parent / entry["file"], str(entry["digest"]), path, case_id=case_id)
+            for case_id, entry in files.items()
         }
     except MALFORMED as problem:
         text = brief(repr(problem))
         raise DamagedFileError(path, f"not a list of cases with files and digests ({text})") from problem
 
 
-def read_manifests(paths: Iterable[Path], role: str | None = None) -> dict[str, Entry]:
+def read_manifests(paths: Iterable[Path], role: str | None = None) -> dict[str, RecordedFile]:
     """The cases of several manifests (the folds of a cross-validation, or batches) together, sorted by id.
 
     Raises:
         DatasetError: a case appears in two of them.
         DamagedFileError: one is missing or not a manifest.
     """
-    merged: dict[str, Entry] = {}
+    merged: dict[str, RecordedFile] = {}
     for path in paths:
         for case_id, entry in read_manifest(path, role).items():
             if case_id in merged:
                 raise DatasetError(
-                    f"case {case_id} is in {merged[case_id].manifest} and in {path}, but each case may be predicted"
+                    f"case {case_id} is in {merged[case_id].source} and in {path}, but each case may be predicted"
                     " by one fold only; correct the split and train these folds again"
                 )
             merged[case_id] = entry
     return dict(sorted(merged.items()))
-
-
-def relative_name(path: Path, folder: Path) -> str:
-    """``path`` as seen from ``folder``, with forward slashes: the same on every machine."""
-    return Path(os.path.relpath(path, folder)).as_posix()
