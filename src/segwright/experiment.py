@@ -200,17 +200,31 @@ class Experiment:
     def require_what_predicts(self, dataset: str, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> None:
         """The wanted configurations can be trained, and ``prediction.configuration`` is one of them or an ensemble.
 
+        Of several datasets some may lack it, see :meth:`without_what_predicts`.
+
         Raises:
             SettingsError, PlansError: it is not, or see :meth:`requested_configurations`.
         """
         candidates = self.requested_configurations(pipeline, plan)
         candidates += ["+".join(pair) for pair in self.ensembles(dataset, pipeline, plan)]
         wanted = self.pipeline(pipeline).prediction.configuration
-        if wanted is not None and wanted not in candidates:
+        if wanted is not None and wanted not in candidates and not self.without_what_predicts(pipeline, plan):
             raise SettingsError(
                 f"dataset {dataset}, pipeline {pipeline}: prediction.configuration is {wanted}, but the candidates are"
                 f" {', '.join(candidates)}; choose one of these, or add it to training.configurations"
             )
+
+    def without_what_predicts(self, pipeline: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
+        """What ``prediction.configuration`` names and this plan lacks, where that is no mistake: the selected predicts.
+
+        One setting serves all datasets, and nnU-Net's planners make no 3-D configuration for 2-D images and a cascade
+        for large ones only. With one dataset the setting is meant for this one, so what it lacks is a mistake.
+        """
+        wanted = self.pipeline(pipeline).prediction.configuration
+        if wanted is None or len(self.datasets) == 1:
+            return []
+        lacking = [name for name in wanted.split("+") if name not in plan]
+        return lacking if all(name in _SOMETIMES_PLANNED for name in lacking) else []
 
     def require_held_out_cases(
         self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration], splits: Path

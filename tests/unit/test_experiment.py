@@ -210,6 +210,22 @@ def test_what_predicts_must_be_trained(load: Load) -> None:
         require(None, configurations=["4d"])
 
 
+def test_of_several_datasets_some_may_lack_what_predicts(raw: Path) -> None:
+    def loaded(chosen: str | None, number: int = 2) -> Experiment:
+        datasets = {name: {"path": str(raw)} for name in (NAME, "Dataset002_Y")[:number]}
+        return Experiment.load({"datasets": datasets, "prediction": {"configuration": chosen}})
+
+    flat = planned(**{"2d": None})
+    for chosen, lacking in {"3d_fullres": ["3d_fullres"], "2d+3d_lowres": ["3d_lowres"], "2d": [], None: []}.items():
+        experiment = loaded(chosen)
+        experiment.require_what_predicts(NAME, "default", flat)
+        assert experiment.without_what_predicts("default", flat) == lacking
+        assert experiment.without_what_predicts("default", PLAN) == []
+    for chosen, number in (("3d_fullres", 1), ("3d_fulres", 2), ("3d_fulres+3d_fullres", 2)):
+        with pytest.raises(SettingsError, match=f"{re.escape(chosen)}, but the candidates are 2d;"):
+            loaded(chosen, number).require_what_predicts(NAME, "default", flat)
+
+
 def test_what_cannot_be_trained_is_refused_only_where_it_is_needed(load: Load) -> None:
     plan = {**PLAN, "3d_lowres": replace(PLAN["3d_lowres"], problem="too small")}
     others = load(training={"configurations": ["2d", "3d_fullres"]})

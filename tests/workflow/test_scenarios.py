@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segwright.phantom import make_phantom
 from tests.workflow.runner import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
@@ -93,6 +94,27 @@ def test_two_dimensional_images(phantom_project: Make) -> None:
     project.must_run()
     assert set(project.json(f"results/{NAME}/default/plan/plans.json")["configurations"]) == {"2d"}
     assert_complete(project, {0, 1, 2})
+
+
+def test_a_setting_that_one_of_two_datasets_cannot_have(phantom_project: Make) -> None:
+    """2-D images have no 3d_fullres: there the selected configuration predicts, said before anything is trained."""
+    flat, solid = "Dataset900_Phantom", "Dataset901_Solid"
+    project = phantom_project("2d", training={"folds": "all"}, prediction={"configuration": "3d_fullres"})
+    raw = Path(project.config["datasets"][flat]["path"]).with_name(solid)
+    make_phantom("plain", 4, seed=1, output=raw, test_cases=0)
+    project.config["datasets"][solid] = {**project.config["datasets"][flat], "path": str(raw)}
+    project.must_run("plan_all")
+    told = rf"dataset {flat}, pipeline default: prediction.configuration is 3d_fullres, but 3d_fullres was not planned"
+    run = project.must_run("train_all", options=("--dry-run",))
+    assert len(re.findall(told, run.output)) == 1 and f"dataset {solid}" not in run.output
+    project.must_run(f"results/{flat}/default/selection")
+    selection = project.json(f"results/{flat}/default/selection/selection.json")
+    assert selection["best"] == "2d" and "but 3d_fullres was not planned for this dataset." in selection["reason"]
+    del project.config["datasets"][solid]
+    refused = project.run("train_all", options=("--dry-run",))
+    assert (
+        refused.exit_code == 1 and "prediction.configuration is 3d_fullres, but the candidates are 2d" in refused.output
+    )
 
 
 def test_all_four_configurations_with_cascade(phantom_project: Make) -> None:

@@ -3,6 +3,7 @@
 
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -87,7 +87,20 @@ def plan_of(dataset, pipeline):
     with one_message():
         plan = read_configurations(folder)
         EXPERIMENT.require_what_predicts(dataset, pipeline, plan)
+    if workflow.is_main_process:
+        warn_of_another_predicting(dataset, pipeline, tuple(EXPERIMENT.without_what_predicts(pipeline, plan)))
     return plan
+
+
+@cache
+def warn_of_another_predicting(dataset, pipeline, lacking):
+    """Once, however often the graph asks for the plan."""
+    if lacking:
+        logger.warning(
+            f"dataset {dataset}, pipeline {pipeline}: prediction.configuration is"
+            f" {EXPERIMENT.pipeline(pipeline).prediction.configuration}, but {', '.join(lacking)} was not planned for"
+            " this dataset; the configuration that is selected predicts here"
+        )
 
 
 def plan_file(name):

@@ -6,13 +6,17 @@ from _job import run
 
 
 def main(snakemake):
-    from segwright.experiment import candidate_of
-    from segwright.selection.best import select_best, select_without_validation
+    from segwright.experiment import candidate_of, read_configurations
+    from segwright.selection.best import members_of, select_best, select_without_validation
 
     output = Path(snakemake.output.selection) / "selection.json"
+    wanted, planned = snakemake.params.configuration, read_configurations(Path(snakemake.input.plan).parent)
+    names = () if wanted is None else members_of(wanted)
     settings = {
         "planned_folds": snakemake.params.planned_folds,
-        "configuration": snakemake.params.configuration,
+        "configuration": wanted,
+        # whether it may lack any was asked before this job
+        "lacking": [name for name in names if name not in planned],
     }
     if not snakemake.input.summaries:
         select_without_validation(snakemake.params.candidates, output, **settings)

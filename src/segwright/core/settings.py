@@ -207,7 +207,9 @@ class PredictionSettings:
     """From image to label map."""
 
     configuration: str | None = option(
-        None, "predict with this one instead of the selected; with folds: all, null means 3d_fullres, else 2d"
+        None,
+        "predict with this one instead of the selected; with folds: all, null means 3d_fullres, else 2d. "
+        "Of several datasets those whose plans lack it use the selected one, with a warning",
     )
     tile_step: float = option(
         0.5, "distance of sliding-window tiles as a share of the patch", exclusive_minimum=0, maximum=1

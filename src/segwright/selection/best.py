@@ -117,6 +117,7 @@ def select_best(
     folds: Sequence[int | str],
     planned_folds: int,
     configuration: str | None = None,
+    lacking: Sequence[str] = (),
 ) -> Selection:
     """Choose by mean foreground Dice, ties to the simpler candidate, and write ``output`` (selection.json).
 
@@ -125,6 +126,7 @@ def select_best(
         planned: configurations in the order of the plans.
         folds: the folds that were trained.
         configuration: a setting that overrules the scores (``prediction.configuration``).
+        lacking: what it names and this dataset's plans lack; if anything, the scores decide, and the reason says so.
 
     Raises:
         SettingsError: ``configuration`` is not among the candidates.
@@ -137,7 +139,7 @@ def select_best(
     comparable, note = _comparable_scores(summaries, scores)
     winner = max(order, key=lambda name: comparable[name])  # max keeps the first of equal ones
     best = winner
-    if configuration is not None:
+    if configuration is not None and not lacking:
         if configuration not in order:
             raise SettingsError(
                 f"prediction.configuration is {configuration}, but the candidates are {', '.join(order)};"
@@ -146,40 +148,47 @@ def select_best(
         best = configuration
     folds_used = tuple(str(fold) for fold in folds)
     num_cases = len(summaries[winner].cases)
-    reason = _reason(best, winner, comparable, note) + _folds_note(folds_used, planned_folds, num_cases)
+    reason = _reason(best, winner, comparable, note) + _lacking_note(configuration, lacking)
+    reason += _folds_note(folds_used, planned_folds, num_cases)
     selection = Selection(best, members_of(best), reason, folds_used, planned_folds, scores, num_cases)
     write_json(output, selection.to_json(), sealed=DELETE_FOLDER)
     return selection
 
 
 def select_without_validation(
-    trained: Sequence[str], output: Path, *, planned_folds: int, configuration: str | None = None
+    trained: Sequence[str],
+    output: Path,
+    *,
+    planned_folds: int,
+    configuration: str | None = None,
+    lacking: Sequence[str] = (),
 ) -> Selection:
     """``folds: all``: nothing was held out, so nothing can be compared; write why this configuration predicts.
 
     Args:
         trained: configurations that were trained on all cases, in the order of the plans.
         configuration: ``prediction.configuration``; None means 3d_fullres, else 2d, else the first.
+        lacking: what it names and this dataset's plans lack; if anything, it counts as None, and the reason says so.
 
     Raises:
         SettingsError: ``configuration`` was not trained.
     """
     if not trained:
         raise SettingsError("folds: all, but no configuration was trained; correct training.configurations")
-    if configuration is not None and configuration not in trained:
+    best = None if lacking else configuration
+    if best is not None and best not in trained:
         raise SettingsError(
-            f"prediction.configuration is {configuration}, but only {', '.join(trained)} were trained; train it, or"
+            f"prediction.configuration is {best}, but only {', '.join(trained)} were trained; train it, or"
             " choose one of these"
         )
     why = "prediction.configuration says so"
-    best = configuration
     if best is None:
         best = next((name for name in ("3d_fullres", "2d") if name in trained), ordered_configurations(trained)[0])
         why = "it is the default where nothing can be compared (3d_fullres, else 2d)"
     reason = (
         f"{best} predicts because {why}: with folds: all every case was trained on, so there is no out-of-fold"
         " prediction to select or postprocess by."
-    )
+    ) + _lacking_note(configuration, lacking)
     selection = Selection(best, (best,), reason, ("all",), planned_folds)
     write_json(output, selection.to_json(), sealed=DELETE_FOLDER)
     return selection
@@ -246,6 +255,12 @@ def _reason(best: str, winner: str, scores: Mapping[str, float], note: str) -> s
         f"{best} has the highest mean foreground Dice in cross-validation ({scores[best]:.4f}; next best"
         f" {next_best:.4f}).{note}"
     )
+
+
+def _lacking_note(configuration: str | None, lacking: Sequence[str]) -> str:
+    if not lacking:
+        return ""
+    return f" prediction.configuration is {configuration}, but {', '.join(lacking)} was not planned for this dataset."
 
 
 def _folds_note(folds: Sequence[str], planned_folds: int, num_cases: int) -> str:

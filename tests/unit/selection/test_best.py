@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,17 @@ def test_setting_overrules_scores(tmp_path: Path) -> None:
     assert "prediction.configuration" in selection.reason and "3d_fullres (0.9000)" in selection.reason
     with pytest.raises(SettingsError, match="4d"):
         select_best(files, PLANNED, output, folds=range(5), planned_folds=5, configuration="4d")
+
+
+def test_the_scores_decide_where_the_plans_lack_what_is_set(tmp_path: Path) -> None:
+    files, output = candidates(tmp_path, {"2d": 0.8, "3d_fullres": 0.9}), tmp_path / "selection.json"
+    setting: dict[str, Any] = {"configuration": "3d_lowres+2d", "lacking": ["3d_lowres"], "planned_folds": 5}
+    selection = select_best(files, ("2d", "3d_fullres"), output, folds=range(5), **setting)
+    assert selection.best == "3d_fullres" and read_selection(output) == selection
+    said = "prediction.configuration is 3d_lowres+2d, but 3d_lowres was not planned for this dataset."
+    assert selection.reason.endswith(said)
+    chosen = select_without_validation(("2d",), output, **setting)
+    assert chosen.best == "2d" and chosen.reason.endswith(said) and "it is the default" in chosen.reason
 
 
 def test_structures_that_never_occur_do_not_decide(tmp_path: Path) -> None:
