@@ -100,17 +100,18 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], *, strict: bool =
     Raises:
         ModelError: the weights do not fit; names what is missing, unknown or of another shape.
     """
-    own = network.state_dict()
-    offered = dict(state) if own.keys() == state.keys() else canonical_state(state)
+    own, offered = network.state_dict(), canonical_state(state)
+    names = {name: canonical_name(name) for name in own}  # a plugin's network may have several names for a tensor, too
     wanted = [name for name in own if strict or _HEAD not in name]
-    problems = [f"{name} is missing" for name in wanted if name not in offered]
+    problems = [f"{name} is missing" for name in wanted if names[name] not in offered]
     problems += [
-        f"{name} is {tuple(offered[name].shape)}, the network needs {tuple(own[name].shape)}"
+        f"{name} is {tuple(offered[names[name]].shape)}, the network needs {tuple(own[name].shape)}"
         for name in wanted
-        if name in offered and offered[name].shape != own[name].shape
+        if names[name] in offered and offered[names[name]].shape != own[name].shape
     ]
     if strict:
-        problems += [f"{name} is unknown to the network" for name in offered if name not in own]
+        known = set(names.values())
+        problems += [f"{name} is unknown to the network" for name in offered if name not in known]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ModelError(
@@ -119,7 +120,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], *, strict: bool =
         )
     with torch.no_grad():
         for name in wanted:
-            own[name].copy_(offered[name])
+            own[name].copy_(offered[names[name]])
 
 
 def _with_inner_aliases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

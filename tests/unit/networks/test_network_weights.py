@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from segwright.core.architecture import Architecture
 from segwright.core.errors import DamagedFileError, ModelError
@@ -104,3 +105,31 @@ def test_initial_model_copies_all_but_the_heads(network: Network, small: Callabl
     narrow = build_network(replace(small(), features_per_stage=(2, 8, 8)), 1, 2)
     with pytest.raises(ModelError, match="do not fit"):
         load_into(target, narrow.state_dict(), strict=False)
+
+
+class SharedEncoder(nn.Module):
+    """A plugin's network like the public ones: its decoder holds the encoder again, its block a list of its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Module(), nn.Module()
+        self.encoder.conv = nn.Conv3d(1, 2, 1)
+        self.encoder.all_modules = nn.Sequential(self.encoder.conv)
+        self.decoder.encoder = self.encoder
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv3d(1, 2, 1)
+
+
+@pytest.mark.parametrize("plugin", [SharedEncoder, Wrapped])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_network_whose_own_names_are_aliases_is_read_again(
+    tmp_path: Path, plugin: type[nn.Module], strict: bool
+) -> None:
+    source, target = plugin(), plugin()
+    save_weights(tmp_path / "model.safetensors", source, {})
+    load_into(target, load_weights(tmp_path / "model.safetensors"), strict=strict)
+    assert all(torch.equal(found, source.state_dict()[name]) for name, found in target.state_dict().items())
