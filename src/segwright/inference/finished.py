@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError
 from segwright.core.files import file_digest, read_json, remove_leftovers, write_json
 from segwright.core.recorded import RecordedFile
 
@@ -98,7 +98,7 @@ def keeps_probabilities(path: Path) -> bool:
     try:
         cases = read_json(path)["cases"]
         listed = [entry.get(PROBABILITIES, {"file": entry["file"]})["file"] for entry in cases.values()]
-    except (DamagedFileError, KeyError, TypeError, AttributeError):
+    except (DamagedFileError, *MALFORMED):
         return False
     return bool(listed) and all(str(file).endswith(PROBABILITIES_SUFFIX) for file in listed)
 
@@ -134,16 +134,18 @@ def _note(folder: Path, case_id: str) -> Path:
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:
-    """A note's content; None where there is none or it is not readable (it only saves work)."""
+    """A note's content; None where there is none or it is not one of ours (it only saves work).
+
+    Files of older notes are removed, so a note that names files outside its folder is none, whoever wrote it.
+    """
     if not path.is_file():
         return None
     try:
-        note = read_json(path)
-    except DamagedFileError:
+        note: dict[str, Any] = read_json(path)
+        entries = [(Path(entry["file"]), str(entry["digest"])) for entry in note["files"].values()]
+    except (DamagedFileError, *MALFORMED):
         return None
-    if not isinstance(note, dict) or not isinstance(note.get("files"), dict):
-        return None
-    return note
+    return None if any(file.anchor or ".." in file.parts for file, _ in entries) else note
 
 
 def _remove_files(folder: Path, note: Mapping[str, Any] | None, keep: Iterable[str]) -> None:

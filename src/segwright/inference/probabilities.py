@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import atomic_path
 from segwright.core.slices import PredictPlan
 from segwright.inference.export import ScoreKind, crop_axes, labels_from_probability_slabs, to_probabilities
@@ -109,8 +110,10 @@ class ProbabilityFile(Probabilities):
             properties = CaseProperties.from_json(facts["properties"])
             plan = PredictPlan.from_json(facts["plan"])
             kind: ScoreKind = facts["kind"]
-        except (KeyError, TypeError, ValueError) as problem:
-            raise DamagedFileError(path, f"not a file of probabilities ({problem!r})") from problem
+            if kind not in get_args(ScoreKind):
+                raise ValueError(f"scores of an unknown kind: {kind}")
+        except MALFORMED as problem:
+            raise DamagedFileError(path, f"not a file of probabilities ({brief(repr(problem))})") from problem
         super().__init__(str(path), properties, plan, kind)
         if self._file.shape != (self.outputs, *properties.shape):
             raise DamagedFileError(path, f"its scores {self._file.shape} do not fit its plan and case")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from zlib_ng import zlib_ng
 
-from segwright.core.errors import DamagedFileError
+from segwright.core.errors import MALFORMED, DamagedFileError, brief
 from segwright.core.files import atomic_path
 
 _MAGIC = b"SWSCORE1"
@@ -73,14 +73,19 @@ class ScoreFile:
 
     def __init__(self, path: Path | str, *, verified: bool = False) -> None:
         self.path, self._verified = Path(path), verified
-        directory = _read_directory(self.path)
+        text = _directory_text(self.path)
         try:
+            directory = json.loads(text)
             self.facts: dict[str, Any] = dict(directory["facts"])
-            self.shape: tuple[int, ...] = tuple(int(edge) for edge in directory["shape"])
+            outputs, planes, rows, columns = (int(edge) for edge in directory["shape"])
+            self.shape = (outputs, planes, rows, columns)
             self._step = int(directory["planes_per_block"])
             self._blocks: list[dict[str, Any]] = list(directory["blocks"])
-        except (KeyError, TypeError, ValueError) as problem:
-            raise DamagedFileError(self.path, f"its directory is not valid ({problem!r})") from problem
+            ranges = ([start, min(start + self._step, planes)] for start in range(0, planes, self._step))
+            if any(block["z"] != wanted for block, wanted in zip(self._blocks, ranges, strict=True)):
+                raise ValueError("its blocks are not all planes in order")
+        except MALFORMED as problem:
+            raise DamagedFileError(self.path, f"its directory is not valid ({brief(repr(problem))})") from problem
         self._held: dict[int, np.ndarray] = {}
 
     def planes(self, first: int, last: int) -> np.ndarray:
@@ -135,8 +140,8 @@ def _decompressed(content: bytes, sizes: Sequence[int], shape: tuple[int, ...]) 
     return groups.view("<f4").reshape(shape)
 
 
-def _read_directory(path: Path) -> dict[str, Any]:
-    """The verified JSON directory at the end of the file."""
+def _directory_text(path: Path) -> bytes:
+    """The JSON directory at the end of the file, its digest compared."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -152,5 +157,4 @@ def _read_directory(path: Path) -> dict[str, Any]:
         raise DamagedFileError(path, "the file does not exist", "predict this case again") from None
     if hashlib.sha256(text).digest() != tail[:32]:
         raise DamagedFileError(path, "the digest of its directory does not fit")
-    directory: dict[str, Any] = json.loads(text)
-    return directory
+    return text

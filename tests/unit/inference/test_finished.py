@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from segwright.core.errors import DatasetError
+from segwright.core.files import write_json
 from segwright.inference.finished import (
     finished_digests,
     keeps_probabilities,
@@ -38,6 +39,23 @@ def test_a_damaged_note_only_costs_work(tmp_path: Path) -> None:
     note_finished(tmp_path, "fold_0", "a", "inputs", {"label": tmp_path / "a.png"})
     (tmp_path / ".finished" / "a.json").write_text("{")
     assert finished_digests(tmp_path, "a", "inputs", {"label": tmp_path / "a.png"}) is None
+
+
+@pytest.mark.parametrize("file", ["../precious", "{folder}/../precious", "sub/../../precious", 3, None])
+def test_a_note_of_files_elsewhere_removes_none(tmp_path: Path, file: object) -> None:
+    """Somebody's folder may hold any note; what it names outside is nobody's to remove."""
+    folder = tmp_path / "output"
+    (folder / ".finished").mkdir(parents=True)
+    (tmp_path / "precious").write_bytes(b"x")
+    (folder / "a.png").write_bytes(b"label")
+    named = file.format(folder=folder) if isinstance(file, str) else file
+    note = {"owner": "batch_0", "inputs": "1", "files": {"label": {"file": named, "digest": "d"}}}
+    for case_id in "ab":
+        write_json(folder / ".finished" / f"{case_id}.json", note)
+    assert finished_digests(folder, "a", "1", {"label": folder / "a.png"}) is None
+    note_finished(folder, "batch_0", "a", "2", {"label": folder / "a.png"})
+    remove_stale(folder, "batch_0", {"a"})
+    assert (tmp_path / "precious").exists() and (folder / "a.png").exists()
 
 
 def test_files_of_replaced_and_stale_cases_are_removed(tmp_path: Path) -> None:

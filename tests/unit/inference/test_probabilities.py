@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,36 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, size: int) -> No
         ProbabilityFile(path)
     path.unlink()
     with pytest.raises(DamagedFileError, match="does not exist"):
+        ProbabilityFile(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"facts": []},
+        {"facts": {"kind": "ranks"}},
+        {"facts": {"plan": "3d_fullres"}},
+        {"facts": {"properties": {}}},
+        {"shape": [3, 2]},
+        {"planes_per_block": 0},
+        {"blocks": []},
+        {"blocks": [{}]},
+    ],
+)
+def test_a_directory_that_is_not_ours_is_refused_with_its_file(tmp_path: Path, changes: dict) -> None:
+    plan, properties, scores = case(PLAIN)
+    path = tmp_path / "case.probabilities"
+    write_probabilities(path, scores, properties, plan)
+    content = path.read_bytes()
+    length = int.from_bytes(content[-16:-8], "little")
+    start = len(content) - score_file._TAIL_BYTES - length
+    directory = json.loads(content[start : start + length])
+    if isinstance(changes.get("facts"), dict):
+        changes = {"facts": {**directory["facts"], **changes["facts"]}}
+    text = json.dumps({**directory, **changes}).encode()
+    tail = hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + content[-8:]
+    path.write_bytes(content[:start] + text + tail)
+    with pytest.raises(DamagedFileError, match=r"case\.probabilities"):
         ProbabilityFile(path)
 
 
