@@ -18,13 +18,13 @@ from segwright.inference import fold as module
 from segwright.inference.export import labels_from_logits, next_stage_labels
 from segwright.inference.fold import StoredCases, predict_fold, require_finite
 from segwright.inference.next_stage import collect_next_stage
-from segwright.inference.probabilities import ProbabilityFile, mean_probabilities
+from segwright.inference.probabilities import ProbabilityFile, mean_labels, mean_probabilities
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage
 from segwright.preprocessing.store import PreprocessedStore
 from segwright.splits import Fold
 
-from .conftest import REGIONS, Trained, predict_plan, predictor_of
+from .conftest import REGIONS, Trained, predict_plan, predictor_of, write_weights
 
 MakeTrained = Callable[..., Trained]
 FOLD = Fold("0", (), ("a", "b"))
@@ -95,8 +95,6 @@ def test_cascade_maps_and_their_use(make_trained: MakeTrained, tmp_path: Path) -
     np.testing.assert_array_equal(label, next_stage_labels(scores, stored.properties, low, target.properties.shape))
 
     cascade = replace(full, configuration="3d_cascade", previous_stage="3d_lowres")
-    from .conftest import write_weights
-
     weights = write_weights(tmp_path / "cascade.safetensors", cascade)
     predict(replace(trained, plan=cascade, weights=weights), tmp_path / "c", index=following, previous=joined)
     scores = predictor_of(cascade, weights).logits(target.image_czyx, label)
@@ -104,6 +102,26 @@ def test_cascade_maps_and_their_use(make_trained: MakeTrained, tmp_path: Path) -
     np.testing.assert_array_equal(found, labels_from_logits(scores, target.properties, cascade))
     with pytest.raises(DatasetError, match=r"needs its next_stage\.json"):
         predict(replace(trained, plan=cascade, weights=weights), tmp_path / "d", index=following)
+
+
+def test_regions_written_as_values_above_255_are_written_in_full(make_trained: MakeTrained, tmp_path: Path) -> None:
+    """nnU-Net v2 keeps their lowest eight bits: 256 would be background."""
+    labels = {**REGIONS, "regions_class_order": [256, 300]}
+    low = replace(predict_plan(labels), configuration="3d_lowres", next_stages=("3d_cascade",))
+    trained = make_trained(low)
+    trained = replace(trained, weights=write_weights(tmp_path / "both_regions", low, seed=1))
+    index = trained.store(low.preprocess, "own")
+    predict(trained, tmp_path / "f", index=index, save_probabilities=True, next_stages={"3d_cascade": index})
+    stored = PreprocessedStore(index).open("b")
+    scores = predictor_of(low, trained.weights).logits(stored.image_czyx)
+    stored_zyx = np.where(scores[1] > 0, 300, np.where(scores[0] > 0, 256, 0))
+    assert set(np.unique(stored_zyx)) == {0, 256, 300}
+    np.testing.assert_array_equal(np.load(tmp_path / "f" / "next_stage" / "3d_cascade" / "b.npy"), stored_zyx)
+    label_zyx = read_label(tmp_path / "f" / "validation" / "b.nii.gz", "SimpleITKIO").array_zyx
+    np.testing.assert_array_equal(label_zyx, labels_from_logits(scores, stored.properties, low))
+    assert set(np.unique(label_zyx)) == {0, 256, 300}
+    averaged_zyx = mean_labels([ProbabilityFile(tmp_path / "f" / "probabilities" / "b.probabilities")])
+    np.testing.assert_array_equal(averaged_zyx, label_zyx)
 
 
 def test_finished_cases_are_kept_and_others_made_again(

@@ -120,6 +120,9 @@ def _problems_of(plan: PredictPlan, network: str | None) -> list[str]:
     unknown = sorted(set(preprocess.normalization_schemes) - set(SCHEMES))
     if unknown:
         problems.append(f"the normalisation {', '.join(unknown)} does not exist there")
+    highest = max(plan.labels.regions_class_order or (0,)) if plan.labels.has_regions else 0
+    if highest > 255 and len(plan.labels.foreground_labels) < 255:
+        problems.append(f"regions_class_order writes {highest}, of which nnU-Net v2 keeps 8 bits ({highest % 256})")
     return problems
 
 

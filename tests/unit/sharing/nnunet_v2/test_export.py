@@ -221,6 +221,9 @@ def test_what_v2_must_be_told_stands_in_the_commands(packaged: Callable, tmp_pat
     assert checkpoint["inference_allowed_mirroring_axes"] is None, "v2 never flips then, and fails on an empty list"
 
 
+MANY_VALUES = Labels((("background", 0), ("a", (1, 2, 300)), ("b", (2, 300)), ("c", 300)), (1, 2, 300))
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -232,6 +235,8 @@ def test_what_v2_must_be_told_stands_in_the_commands(packaged: Callable, tmp_pat
         ({"change": lambda plan: replace(plan, preprocess=replace(plan.preprocess, label_resize="threshold"))},
          "3d_cascade: the previous stage's label maps"),
         ({"change": lambda plan: replace(plan, architecture=replace(plan.architecture, kind="my_net"))}, "my_net"),
+        ({"change": lambda plan: replace(plan, preprocess=replace(plan.preprocess, labels=MANY_VALUES))},
+         "writes 300, of which nnU-Net v2 keeps 8 bits (44)"),
     ],
 )  # fmt: skip
 def test_what_v2_cannot_repeat_is_refused(packaged: Callable, tmp_path: Path, given: Any, reason: str) -> None:
