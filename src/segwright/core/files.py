@@ -26,6 +26,7 @@ _FREE_SPACE = "free some space"
 _MANY_DIGITS = re.compile(r"\d{19}")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST_NUMBER = 20  # characters of a 64-bit number
+_NO_FOLDER_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 TEMPORARY_PREFIX = ".part-"
 _TEMPORARY_DIGITS = 12
 SEAL = "seal"
@@ -52,6 +53,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         problem = storage_error(path, error)
         if problem is None:
@@ -67,7 +69,6 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _flush_to_disk(path.parent)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -256,3 +257,15 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the new name of a file too, where that can be done.
+
+    Some network file systems flush no folders, and who may write in a folder need not be allowed to read it.
+    """
+    try:
+        _flush_to_disk(folder)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise

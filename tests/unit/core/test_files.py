@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segwright.core.errors import DamagedFileError
+from segwright.core.errors import DamagedFileError, StorageError
 from segwright.core.files import (
     TEMPORARY_PREFIX,
     atomic_path,
@@ -68,6 +71,23 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
         first.write_text("first")
         second.write_text("second")
     assert (tmp_path / "x").read_text() == "first"  # whose rename comes last
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_that_flushes_no_folders_will_do_but_no_failing_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raises: bool
+) -> None:
+    flush = os.fsync
+
+    def flush_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush_files_only)
+    with pytest.raises(StorageError, match="the disk reports an error") if raises else contextlib.nullcontext():
+        write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new" and list(tmp_path.iterdir()) == [tmp_path / "x"]
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
