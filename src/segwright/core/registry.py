@@ -49,7 +49,7 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             near = difflib.get_close_matches(name, self._entries, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise SettingsError(
                 f"there is no {self.kind} `{name}` (known: {', '.join(sorted(self._entries))}){hint}"
                 " If a plugin defines it, name the plugin's file"

@@ -137,7 +137,7 @@ def select_best(
     _require_same_cases(summaries)
     scores = {name: float(summary.foreground_mean["Dice"]) for name, summary in summaries.items()}
     comparable, note = _comparable_scores(summaries, scores)
-    winner = max(order, key=lambda name: comparable[name])  # max keeps the first of equal ones
+    winner = max(order, key=lambda name: comparable[name])  # max keeps the first of equal ones, and of those all NaN
     best = winner
     if configuration is not None and not lacking:
         if configuration not in order:
@@ -217,10 +217,10 @@ def _require_same_cases(summaries: Mapping[str, Summary]) -> None:
 
 
 def _comparable_scores(summaries: Mapping[str, Summary], scores: Mapping[str, float]) -> tuple[dict[str, float], str]:
-    """Scores without NaN.
+    """Scores without NaN, or all NaN.
 
     A structure that occurs in no case and is never predicted makes v2's score NaN, with which nothing can be compared.
-    Then every candidate is scored by the structures that have a value in all of them.
+    Then every candidate is scored by the structures that have a value in all of them; there may be none.
     """
     if not any(math.isnan(score) for score in scores.values()):
         return dict(scores), ""
@@ -233,10 +233,13 @@ def _comparable_scores(summaries: Mapping[str, Summary], scores: Mapping[str, fl
     }
     left_out = len(keys) - len(shared)
     note = f" {left_out} of {len(keys)} structures never occur in these cases and were left out of the comparison."
-    return {name: -1.0 if math.isnan(score) else score for name, score in comparable.items()}, note
+    return comparable, note
 
 
 def _reason(best: str, winner: str, scores: Mapping[str, float], note: str) -> str:
+    if math.isnan(scores[best]):
+        why = "prediction.configuration says so" if best != winner else "it is the first and simplest one"
+        return f"{best} predicts because {why}: no structure has a Dice in all candidates, so nothing can be compared."
     if best != winner:
         return (
             f"{best} (mean foreground Dice {scores[best]:.4f}) predicts because prediction.configuration says so; the"

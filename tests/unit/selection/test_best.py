@@ -114,6 +114,22 @@ def test_structures_that_never_occur_do_not_decide(tmp_path: Path) -> None:
     assert "1 of 2 structures never occur" in selection.reason
 
 
+def test_without_any_structure_to_compare_the_first_one_predicts(tmp_path: Path) -> None:
+    files = {
+        "3d_fullres": summary_file(tmp_path, "3d_fullres", {"1": math.nan, "2": 0.5}),
+        "2d": summary_file(tmp_path, "2d", {"1": 0.5, "2": math.nan}),
+    }
+    output = tmp_path / "selection.json"
+    selection = select_best(files, PLANNED, output, folds=range(5), planned_folds=5)
+    said = "no structure has a Dice in all candidates, so nothing can be compared."
+    assert (
+        selection.best == "2d" and selection.reason == f"2d predicts because it is the first and simplest one: {said}"
+    )
+    chosen = select_best(files, PLANNED, output, folds=range(5), planned_folds=5, configuration="3d_fullres")
+    assert chosen.best == "3d_fullres"
+    assert chosen.reason == f"3d_fullres predicts because prediction.configuration says so: {said}"
+
+
 def test_different_cases_are_an_error(tmp_path: Path) -> None:
     files = {
         "2d": summary_file(tmp_path, "2d", {"1": 0.7}),
