@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -23,6 +24,12 @@ def brief(value: object, limit: int = 120) -> str:
     """A value of a file as messages show it: never longer than ``limit``, whatever somebody wrote there."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """Names as messages list them, sorted: the first few, and how many more there are."""
+    listed = sorted(names)
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
 class SettingsError(SegwrightError):

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from segwright.core.dataset import Dataset
-from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief, some
 from segwright.core.files import read_json, relative_name, write_json
 from segwright.core.labels import LabelKey, Labels, key_from_text, key_text
 from segwright.core.manifest import read_manifest, read_manifests
@@ -221,13 +221,13 @@ def evaluate_folders(
     """
     labels, ending, facts = read_labels_and_ending(dataset_json)
     references, predictions = files_with_ending(reference, ending), files_with_ending(prediction, ending)
-    unknown = sorted(set(predictions) - set(references))
-    missing = [] if partial else sorted(set(references) - set(predictions))
+    unknown = set(predictions) - set(references)
+    missing = set() if partial else set(references) - set(predictions)
     parts = []
     if unknown:
-        parts.append(f"without reference in {reference}: {', '.join(unknown)}")
+        parts.append(f"without reference in {reference}: {some(unknown)}")
     if missing:
-        parts.append(f"without prediction in {prediction}: {', '.join(missing)}")
+        parts.append(f"without prediction in {prediction}: {some(missing)}")
     if parts:
         raise DatasetError(f"the folders do not hold the same cases ({'; '.join(parts)}); add or remove these files")
     pairs = [

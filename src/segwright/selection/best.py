@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
+from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief, some
 from segwright.core.files import DELETE_FOLDER, read_json, write_json
 from segwright.core.labels import LabelKey
 from segwright.evaluation.metrics import mean_without_nan
@@ -211,7 +211,7 @@ def _require_same_cases(summaries: Mapping[str, Summary]) -> None:
         difference = expected ^ set(summaries[name].case_ids)
         if difference:
             raise PlansError(
-                f"selection: {first} and {name} were evaluated on different cases ({_some(difference)}); train and"
+                f"selection: {first} and {name} were evaluated on different cases ({some(difference)}); train and"
                 " predict the same folds for both"
             )
 
@@ -273,8 +273,3 @@ def _folds_note(folds: Sequence[str], planned_folds: int, num_cases: int) -> str
         f" Only {len(folds)} of {planned_folds} planned folds were used ({', '.join(folds)}; {num_cases} cases), so the"
         " scores are less certain."
     )
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

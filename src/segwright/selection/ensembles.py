@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segwright.core.dataset import Dataset
-from segwright.core.errors import DatasetError
+from segwright.core.errors import DatasetError, some
 from segwright.core.files import write_json
 from segwright.core.manifest import read_manifests
 from segwright.core.recorded import RecordedFile
@@ -53,11 +53,10 @@ def same_cases(members: Sequence[Mapping[str, RecordedFile]]) -> dict[str, tuple
         raise DatasetError("ensemble: there are no probabilities to average; predict with probabilities first")
     first = members[0]
     for other in members[1:]:
-        different = sorted(set(first) ^ set(other))
+        different = set(first) ^ set(other)
         if different:
-            listed = ", ".join(different[:5]) + (" ..." if len(different) > 5 else "")
             raise DatasetError(
-                f"ensemble: the members do not hold the same cases ({listed}): {_source(first)} against"
+                f"ensemble: the members do not hold the same cases ({some(different)}): {_source(first)} against"
                 f" {_source(other)}; predict the same folds and cases with both"
             )
     return {case_id: tuple(member[case_id] for member in members) for case_id in sorted(first)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segwright.core.errors import DamagedFileError, DatasetError
+from segwright.core.errors import DamagedFileError, DatasetError, some
 from segwright.core.files import atomic_path, file_digest
 from segwright.core.labels import Labels
 from segwright.core.recorded import RecordedFile
@@ -49,12 +49,14 @@ def ensemble_folders(
     labels, ending, facts = read_labels_and_ending(dataset_json or inputs[0] / "dataset.json")
     _require_other_folder(inputs, output)
     members = [files_with_ending(folder, PROBABILITIES_ENDING) for folder in inputs]
+    if not members[0]:
+        raise DatasetError(f"{inputs[0]}: there is no {PROBABILITIES_ENDING} file; predict with --save-probabilities")
     for folder, member in zip(inputs, members, strict=True):
-        different = sorted(set(member) ^ set(members[0]))
-        if different or not member:
+        different = set(member) ^ set(members[0])
+        if different:
             raise DatasetError(
                 f"ensemble: {folder} and {inputs[0]} must hold the same {PROBABILITIES_ENDING} files, but"
-                f" {', '.join(different[:5]) or 'there are none'} is not in both; predict all with --save-probabilities"
+                f" {some(different)} is not in both; predict all with --save-probabilities"
             )
     label_maps = files_with_ending(inputs[0], ending)
     missing = sorted(set(members[0]) - set(label_maps))

@@ -11,7 +11,7 @@ import pytest
 from segwright.core.architecture import Architecture
 from segwright.core.configfile import load_settings
 from segwright.core.configvalues import from_text
-from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError, brief
+from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError, brief, some
 from segwright.core.files import read_json
 from segwright.core.labels import Labels
 from segwright.core.plans import Plans
@@ -145,4 +145,5 @@ def test_settings_beyond_any_number(value: int) -> None:
 
 def test_what_messages_show_is_never_long() -> None:
     assert brief("x" * 1000) == "x" * 117 + "..." and len(brief(list(range(1000)), 60)) == 60
+    assert some(["c", "a", "b"]) == "a, b, c" and some("fedcba", 4) == "a, b, c, d and 2 more" and some([]) == ""
     assert brief({"a": 1}) == "{'a': 1}" and brief("a") == "a"

@@ -122,9 +122,8 @@ def test_without_any_structure_to_compare_the_first_one_predicts(tmp_path: Path)
     output = tmp_path / "selection.json"
     selection = select_best(files, PLANNED, output, folds=range(5), planned_folds=5)
     said = "no structure has a Dice in all candidates, so nothing can be compared."
-    assert (
-        selection.best == "2d" and selection.reason == f"2d predicts because it is the first and simplest one: {said}"
-    )
+    assert selection.best == "2d"
+    assert selection.reason == f"2d predicts because it is the first and simplest one: {said}"
     chosen = select_best(files, PLANNED, output, folds=range(5), planned_folds=5, configuration="3d_fullres")
     assert chosen.best == "3d_fullres"
     assert chosen.reason == f"3d_fullres predicts because prediction.configuration says so: {said}"

@@ -163,6 +163,9 @@ def test_ensemble_folders_refuses_what_does_not_fit(write_map: Callable, dataset
         ensemble_folders([first, third], tmp_path / "out", dataset_json)
     with pytest.raises(DatasetError, match="at least two"):
         ensemble_folders([first], tmp_path / "out", dataset_json)
+    (tmp_path / "4").mkdir()
+    with pytest.raises(DatasetError, match=r"4: there is no \.npz file; predict with --save-probabilities"):
+        ensemble_folders([tmp_path / "4", first], tmp_path / "out", dataset_json)
     with pytest.raises(DatasetError, match="also a folder of inputs"):
         ensemble_folders([first, second], first, dataset_json)
 
