@@ -8,7 +8,7 @@ modules with the recorded one and reminds of this file.
 from __future__ import annotations
 
 STAGE_VERSION: dict[str, int] = {
-    "inspection": 2,
+    "inspection": 3,
     "splits": 2,
     "planning": 1,
     "preprocessing": 3,

@@ -5,11 +5,9 @@ Here the limit of infinitely many draws is computed instead: the mixture of the 
 with weight 1/(number of cases with foreground). Mean and standard deviation of the mixture are exact. v2's statistics
 scatter about these by its sampling error, up to 0.9 % of the standard deviation (docs/explanation/differences.md).
 
-Percentiles: let K cases have foreground and the largest have M foreground voxels. Every case is repeated to M voxels
-(a case with n voxels has each of them M / n times, not necessarily a whole number), which gives N = K M voxels of
-equal weight, and numpy's ``linear`` percentile of those is taken: in ascending order, a value before which C voxels
-come and which stands for c of them covers the ranks C / (N - 1) to (C + c - 1) / (N - 1), and between values it is
-interpolated linearly. With one case, or cases of equal size, this is numpy's percentile of the pooled voxels.
+Percentiles: that of share q is the value up to which more than q of the mixture lies. Where a value ends at q exactly
+it is the middle between it and the next one, because half of v2's seeds give the one and half the other (numpy calls
+that ``averaged_inverted_cdf``). v2 interpolates, but between draws so many that neighbours are the same voxel.
 
 Sketch: a channel of a case with more than 65536 different foreground values (a float image) keeps 16384 groups of
 neighbouring voxels: voxel of rank q in (0, 1) goes to group floor(16384 / pi * arccos(1 - 2 q)), which makes groups
@@ -33,6 +31,7 @@ SKETCH_GROUPS = 16_384
 MIXED_VALUES = 1 << 22  # most values a mixture keeps (about 100 MB); beyond, it becomes a sketch of 1/16 of that
 _DENSE_RANGE = 1 << 22  # widest range of whole numbers that is counted in one array
 _DENSE_PER_VOXEL = 16  # ... unless there are too few voxels to make that worth while
+_SAME_SHARE = 1e-9  # sums of a mixture's weights are rounded by less
 _BLOCK_VOXELS = 1 << 18  # small enough for the cache: counting converts each block to 8-byte integers
 
 
@@ -97,8 +96,7 @@ def mix(cases: Iterable[ValueCounts]) -> IntensityStatistics | None:
     means = np.array([summary.mean for summary in summaries])
     variance = np.mean([summary.variance for summary in summaries]) + means.var()
     values, weights = mixture.result()
-    repeated_to = max(summary.voxels for summary in summaries) * len(summaries)
-    low, median, high = weighted_percentiles(values, weights, repeated_to, (0.5, 50.0, 99.5))
+    low, median, high = weighted_percentiles(values, weights, (0.5, 50.0, 99.5))
     return IntensityStatistics(
         mean=float(means.mean()),
         median=median,
@@ -111,20 +109,21 @@ def mix(cases: Iterable[ValueCounts]) -> IntensityStatistics | None:
 
 
 def weighted_percentiles(
-    values: NDArray[np.float64], weights: NDArray[np.float64], voxels: int, percentages: Iterable[float]
+    values: NDArray[np.float64], weights: NDArray[np.float64], percentages: Iterable[float]
 ) -> tuple[float, ...]:
     """Percentiles of weighted values, as defined at the top of this file, to nine significant digits.
 
     Args:
         values: (k,) ascending, different.
         weights: (k,) share of each value, positive.
-        voxels: N, how many voxels of equal weight the values stand for.
     """
-    ends = np.cumsum(weights) * (voxels / weights.sum())
-    first = np.concatenate([[0.0], ends[:-1]])
-    ranks = np.stack([first, np.maximum(ends - 1, first)], axis=1).ravel() / max(voxels - 1, 1)
-    found = np.interp([percentage / 100 for percentage in percentages], ranks, np.repeat(values, 2))
-    return tuple(float(f"{value:.9g}") for value in found)  # float32 holds seven; rounding of the sums ends here
+    shares = np.array([percentage / 100 for percentage in percentages])
+    ends = np.cumsum(weights)
+    below, above = (
+        values[np.minimum(np.searchsorted(ends / ends[-1], shares + side), values.size - 1)]
+        for side in (-_SAME_SHARE, _SAME_SHARE)
+    )
+    return tuple(float(f"{value:.9g}") for value in (below + above) / 2)  # float32 holds seven
 
 
 class _Mixture:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,23 +15,40 @@ from hypothesis import strategies as st
 from segwright.inspection import intensities
 from segwright.inspection.intensities import EXACT_VALUES, SKETCH_GROUPS, count_values, mix, weighted_percentiles
 
-PERCENTAGES = (0.0, 0.5, 50.0, 99.5, 100.0)
 
-
-def _percentiles(voxels: np.ndarray, percentages: tuple[float, ...] = PERCENTAGES) -> tuple[float, ...]:
+def _percentiles(voxels: np.ndarray, percentages: Sequence[float]) -> tuple[float, ...]:
     values, counts = np.unique(voxels.astype(np.float64), return_counts=True)
-    return weighted_percentiles(values, counts / voxels.size, voxels.size, percentages)
+    return weighted_percentiles(values, counts / voxels.size, percentages)
+
+
+def _of_infinitely_many_draws(voxels: np.ndarray, percentage: Fraction) -> float:
+    """The voxel up to which more than the percentage lies; half-way to the next one where one ends exactly there."""
+    ordered, rank = np.sort(voxels.astype(np.float64)), percentage / 100 * voxels.size
+    whole = math.floor(rank)
+    first = whole - 1 if rank == whole and whole > 0 else whole
+    return float(ordered[min(first, voxels.size - 1)] + ordered[min(whole, voxels.size - 1)]) / 2
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     voxels=st.lists(st.integers(-50, 50) | st.floats(-1e4, 1e4, width=32), min_size=1, max_size=60),
-    percentages=st.lists(st.floats(0, 100), min_size=1, max_size=5),
+    tenths=st.lists(st.integers(0, 1000), min_size=1, max_size=5),
 )
-def test_percentiles_of_one_case_equal_numpys(voxels: list[float], percentages: list[float]) -> None:
+def test_percentiles_of_one_case_lie_at_its_voxels(voxels: list[float], tenths: list[int]) -> None:
     array = np.array(voxels, np.float32)
-    expected = np.percentile(array.astype(np.float64), percentages)
-    assert np.allclose(_percentiles(array, tuple(percentages)), expected, rtol=1e-7, atol=1e-7)
+    expected = [_of_infinitely_many_draws(array, Fraction(tenth, 10)) for tenth in tenths]
+    assert np.allclose(_percentiles(array, [tenth / 10 for tenth in tenths]), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_percentiles_are_those_of_very_many_draws() -> None:
+    """A structure of 45 voxels: the percentiles 0.5 and 99.5 of draws with replacement are its extremes."""
+    voxels = np.random.default_rng(7).normal(100, 20, 45).astype(np.float32)
+    drawn = np.random.default_rng(8).choice(voxels, 200_000)
+    found = mix([count_values(voxels)])
+    assert found is not None
+    assert found.percentile_00_5 == pytest.approx(np.percentile(drawn, 0.5), rel=1e-7) == voxels.min()
+    assert found.median == pytest.approx(np.percentile(drawn, 50), rel=1e-7)
+    assert found.percentile_99_5 == pytest.approx(np.percentile(drawn, 99.5), rel=1e-7) == voxels.max()
 
 
 @settings(max_examples=30, deadline=None)
@@ -40,7 +60,8 @@ def test_cases_of_equal_size_equal_numpy_on_the_pooled_voxels(n_cases: int, size
     found = mix(count_values(case) for case in cases)
     pooled = np.concatenate(cases).astype(np.float64)
     assert found is not None
-    expected = [*np.percentile(pooled, (0.5, 50, 99.5)), pooled.mean(), pooled.std(), pooled.min(), pooled.max()]
+    percentiles = [_of_infinitely_many_draws(pooled, Fraction(p)) for p in ("0.5", "50", "99.5")]
+    expected = [*percentiles, pooled.mean(), pooled.std(), pooled.min(), pooled.max()]
     got = [found.percentile_00_5, found.median, found.percentile_99_5, found.mean, found.std, found.min, found.max]
     assert np.allclose(got, expected, rtol=1e-6, atol=1e-4)
 
@@ -59,14 +80,14 @@ def test_every_case_weighs_the_same() -> None:
     assert found.median == pytest.approx((9 + 500) / 2, rel=1e-6)  # half of the weight lies on either side
 
 
-def test_repeating_every_case_to_the_largest_defines_percentiles() -> None:
+def test_percentiles_of_cases_of_different_size() -> None:
     rng = np.random.default_rng(5)
     cases = [rng.integers(0, 30, size).astype(np.float32) for size in (4, 12, 24)]
-    repeated = np.concatenate([np.repeat(case, 24 // case.size) for case in cases]).astype(np.float64)
+    alike = np.concatenate([np.repeat(case, 24 // case.size) for case in cases])
     found = mix(count_values(case) for case in cases)
     assert found is not None
     assert [found.percentile_00_5, found.median, found.percentile_99_5] == pytest.approx(
-        np.percentile(repeated, (0.5, 50, 99.5)).tolist(), abs=1e-6
+        [_of_infinitely_many_draws(alike, Fraction(p)) for p in ("0.5", "50", "99.5")], abs=1e-6
     )
 
 
