@@ -34,8 +34,9 @@ def main() -> None:
             for configuration in plan.plans.configurations:
                 compare_places(plan, configuration, table)
                 compare_validation_sample(plan, configuration, table)
-    with workplace() as work:
-        compare_next_stage(phantom("plain", work, settings=PlanningSettings(max_patch_size=16)), table)
+    for preset in SCENARIOS:
+        with workplace() as work:
+            compare_next_stage(phantom(preset, work, settings=PlanningSettings(max_patch_size=8)), table)
     table.close()
 
 
@@ -176,7 +177,8 @@ def compare_next_stage(plan: Planned, table: Table) -> None:
         torch.from_numpy(logits), list(shape), "", manager, manager.get_configuration("3d_lowres"), properties,
         plan.facts, dataset_class=store,
     )  # fmt: skip
-    table.row("next stage's label map, voxels", float(np.count_nonzero(mine != kept[0])), 0)
+    voxels = float(np.count_nonzero(mine != kept[0]))
+    table.row(f"{plan.dataset.name}: next stage's label map, voxels", voxels, 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plans: the whole JSON of random datasets, all planners and memory targets (method 3).
+"""Plans: the whole JSON of random datasets and of some on the edges of rules, by all planners (method 3).
 
 python -m benchmarks.peer.compare_planning [--count N]
 """
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from benchmarks.peer.common import Table, quiet, workplace
-from benchmarks.peer.random_datasets import ALL, MEMORY_GB, PLANNERS, RandomDataset, random_dataset
+from benchmarks.peer.random_datasets import ALL, MEMORY_GB, PLANNERS, RandomDataset, edge_dataset, random_dataset
 from segwright.planning import make_plans
 
 READER = "SimpleITKIO"
+EDGES = 120
 FAILURES_ALLOWED = 0.01
 """Share of the random datasets the peer may fail on: those are not compared."""
 
@@ -30,13 +31,14 @@ def main() -> None:
     counted, wrong, configurations = Counter[str](), Counter[str](), Counter[str]()
     failed: list[str] = []
     with workplace() as work:
-        for number in range(options.count):
-            dataset = random_dataset(number)
+        made = [random_dataset(number) for number in range(options.count)]
+        made += [edge_dataset(number) for number in range(min(options.count, EDGES))]
+        for dataset in made:
             try:
                 theirs = peer_plans(dataset, work)
             except ArithmeticError as error:  # a target spacing beyond the image leaves it no voxels to plan with
-                made = ", ".join(our_plans(dataset)["configurations"])
-                failed.append(f"{dataset.name}: {error!r}; segwright plans {made}")
+                planned = ", ".join(our_plans(dataset)["configurations"])
+                failed.append(f"{dataset.name}: {error!r}; segwright plans {planned}")
                 continue
             found = differences(our_plans(dataset), theirs)
             for group in (dataset.kind, dataset.settings.planner, f"{dataset.settings.gpu_memory_gb} GB"):
@@ -49,10 +51,10 @@ def main() -> None:
         known = group in PLANNERS or group in {f"{memory} GB" for memory in MEMORY_GB}
         what = f"{group.replace('None GB', 'planner default of memory')}, {count} datasets: plans that differ"
         table.row(what if known else f"fingerprints {what}", wrong[group], 0)
-    made = ", ".join(f"{count} {name}" for name, count in configurations.items())
-    table.report("all: configurations compared", f"{configurations.total()} ({made})")
+    listed = ", ".join(f"{count} {name}" for name, count in configurations.items())
+    table.report("all: configurations compared", f"{configurations.total()} ({listed})")
     table.report("all: datasets the peer's planner fails on", "; ".join([str(len(failed)), *failed]))
-    table.row("all: share of datasets the peer's planner fails on", len(failed) / options.count, FAILURES_ALLOWED)
+    table.row("all: share of datasets the peer's planner fails on", len(failed) / len(made), FAILURES_ALLOWED)
     table.close()
 
 

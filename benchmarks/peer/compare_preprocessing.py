@@ -1,4 +1,4 @@
-"""Stored cases: every configuration of real datasets, the same plans file in both programs (method 4).
+"""Stored cases: every configuration of real datasets and of made cases, one plans file for both programs (method 4).
 
 python -m benchmarks.peer.compare_preprocessing DATA [DATASET ...]
 """
@@ -6,14 +6,17 @@ python -m benchmarks.peer.compare_preprocessing DATA [DATASET ...]
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.peer.common import Planned, Table, largest_difference, planned, quiet, some_cases, workplace
+from benchmarks.peer.random_cases import random_case
 from benchmarks.peer.small import phantom
 from segwright.core.dataset import Case
-from segwright.core.labels import LabelKey
+from segwright.core.labels import LabelKey, Labels
 from segwright.core.settings import PlanningSettings
 from segwright.core.slices import preprocess_slice
 from segwright.images.readers import read_image, read_label
@@ -36,6 +39,7 @@ DATASETS: dict[str, tuple[int, PlanningSettings]] = {
 """Name -> how many cases are planned for, and how: other spacings where the planned one is that of most images, small
 patches where a low resolution configuration is wanted."""
 IMAGE_TOLERANCE = 1e-4
+MADE_CASES = 280
 
 
 def main() -> None:
@@ -48,6 +52,7 @@ def main() -> None:
         for preset in PRESETS:
             with workplace() as work:
                 compare_dataset(phantom(preset, work, settings=PlanningSettings(max_patch_size=16)), table)
+        compare_made_cases(table)
     for name in options.datasets or DATASETS:
         count, settings = DATASETS[name]
         with workplace() as work:
@@ -64,29 +69,59 @@ def compare_dataset(planned_: Planned, table: Table) -> None:
         for case in planned_.dataset.training:
             for what, difference in compare_case(planned_, configuration, case).items():
                 worst[what] = max(worst[what], difference)
-        name = f"{planned_.dataset.name} {configuration}"
-        table.row(f"{name}: image", worst["image"], IMAGE_TOLERANCE)
-        table.row(f"{name}: label voxels", worst["label"], 0)
-        table.row(f"{name}: class locations", worst["locations"], 0)
-        table.row(f"{name}: shapes, crop", worst["properties"], 0)
+        add_rows(f"{planned_.dataset.name} {configuration}", worst, table)
+
+
+def add_rows(name: str, worst: dict[str, float], table: Table) -> None:
+    table.row(f"{name}: image", worst["image"], IMAGE_TOLERANCE)
+    table.row(f"{name}: label voxels", worst["label"], 0)
+    table.row(f"{name}: class locations", worst["locations"], 0)
+    table.row(f"{name}: shapes, crop", worst["properties"], 0)
+
+
+def compare_made_cases(table: Table) -> None:
+    """Zero borders with labels in them, constant channels, masks, transposed and very thin images, absent labels."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    worst = {"image": 0.0, "label": 0.0, "locations": 0.0, "properties": 0.0}
+    for number in range(MADE_CASES):
+        case = random_case(number)
+        manager = PlansManager(json.loads(json.dumps(case.plans.to_json())))
+        for configuration in ("2d", "3d_fullres") if "3d_fullres" in case.plans.configurations else ("2d",):
+            settings = manager.get_configuration(configuration)
+            raw = (case.image.array_czyx, case.label.array_zyx[None].astype(np.float32))
+            properties = {"spacing": list(case.image.geometry.spacing_zyx)}
+            with quiet():
+                peers = settings.preprocessor_class(verbose=False).run_case_npy(
+                    *raw, properties, manager, settings, case.facts
+                )
+            plan = preprocess_slice(case.plans, configuration, Labels.from_json(case.facts), case.channel_names)
+            for what, difference in differences(preprocess_case(case.image, case.label, plan), *peers).items():
+                worst[what] = max(worst[what], difference)
+    add_rows(f"{MADE_CASES} made cases", worst, table)
 
 
 def compare_case(planned_: Planned, configuration: str, case: Case) -> dict[str, float]:
     with quiet():
-        peers_image, peers_label, peers_properties = peer_case(planned_, configuration, case)
-    ours = our_case(planned_, configuration, case)
+        peers = peer_case(planned_, configuration, case)
+    return differences(our_case(planned_, configuration, case), *peers)
+
+
+def differences(
+    ours: PreprocessedCase, image: np.ndarray, label: np.ndarray, properties: dict[str, Any]
+) -> dict[str, float]:
+    """Of a case and what the peer makes of it."""
     assert ours.label_zyx is not None and ours.class_locations is not None
-    same_shape = ours.label_zyx.shape == peers_label.shape[1:]
-    boxes = [[int(edge) for edge in bounds] for bounds in peers_properties["bbox_used_for_cropping"]]
+    same_shape = ours.label_zyx.shape == label.shape[1:]
+    boxes = [[int(edge) for edge in bounds] for bounds in properties["bbox_used_for_cropping"]]
     return {
-        "image": largest_difference(ours.image_czyx, peers_image),
-        "label": float(np.count_nonzero(ours.label_zyx != peers_label[0])) if same_shape else np.inf,
-        "locations": different_locations(ours, peers_properties["class_locations"]),
+        "image": largest_difference(ours.image_czyx, image),
+        "label": float(np.count_nonzero(ours.label_zyx != label[0])) if same_shape else np.inf,
+        "locations": different_locations(ours, properties["class_locations"]),
         "properties": float(
             [list(bounds) for bounds in ours.properties.bbox] != boxes
-            or ours.properties.shape_before_cropping != tuple(peers_properties["shape_before_cropping"])
-            or ours.properties.shape_after_cropping
-            != tuple(peers_properties["shape_after_cropping_and_before_resampling"])
+            or ours.properties.shape_before_cropping != tuple(properties["shape_before_cropping"])
+            or ours.properties.shape_after_cropping != tuple(properties["shape_after_cropping_and_before_resampling"])
         ),
     }
 

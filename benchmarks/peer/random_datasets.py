@@ -19,6 +19,9 @@ MEMORY_GB = (None, 4.0, 8.0, 11.0, 24.0, 40.0, 80.0)
 ALL = len(KINDS) * len(PLANNERS) * len(MEMORY_GB)
 """So many datasets hold every kind with every planner and memory target: the three counts share no divisor."""
 CHANNELS = ("CT", "MRI", "noNorm", "zscore", "rescale_to_0_1", "rgb_to_0_1", "T1", "ct")
+EDGE_KINDS = ("3 times", "a little more than 3 times", "2 times", "powers of two", "a quarter", "a few voxels")
+EDGES_VOXELS = (4, 7, 8, 11, 12, 15, 16, 23, 24, 31, 32, 48, 64, 96, 128, 256, 512)
+"""Where rules about halving begin to hold, and just before."""
 UNIT_SLICE_MM = 999.0
 """Spacing of the axis a 2-D image does not have (method 1.3)."""
 
@@ -80,6 +83,51 @@ def random_dataset(number: int) -> RandomDataset:
         "foreground_intensity_properties_per_channel": {str(index): statistics(rng) for index in range(len(channels))},
     }
     return RandomDataset(f"Dataset{number + 1:03d}_Random", kind, fingerprint, facts, settings)
+
+
+def edge_dataset(number: int) -> RandomDataset:
+    """A dataset on the edge of a rule: ratios of exactly 3 or 2, equal axes, a few voxels, one case."""
+    rng = np.random.default_rng([SEED, 1, number])
+    kind, planner = EDGE_KINDS[number % len(EDGE_KINDS)], PLANNERS[number % len(PLANNERS)]
+    unit = float(rng.choice([0.5, 0.8, 1.0, 1.5, 2.0]))
+    spacing, shape = edge_grid(kind, unit, rng)
+    order = rng.permutation(3)
+    channels = [str(name) for name in rng.choice((*CHANNELS, "Ct", "NONORM", "ZScore", "RGB_to_0_1"), 2)]
+    cases = [(list(spacing), list(shape)) for _ in range(int(rng.integers(1, 5)))]
+    if rng.random() < 0.3:
+        cases[0][0][int(np.argmax(spacing))] /= float(rng.choice([2, 4, 10]))
+    fingerprint = {
+        "spacings": [[case_mm[axis] for axis in order] for case_mm, _ in cases],
+        "shapes_after_crop": [[edges[axis] for axis in order] for _, edges in cases],
+        "median_relative_size_after_cropping": float(rng.choice([1.0, 0.75, np.nextafter(0.75, 0)])),
+        "foreground_intensity_properties_per_channel": {str(index): statistics(rng) for index in range(2)},
+    }
+    facts: dict[str, Any] = {
+        "channel_names": dict(zip("01", channels, strict=True)), "numTraining": int(rng.choice([1, 2, 40, 500])),
+        "file_ending": ".nii.gz", **labels("regions" if rng.random() < 0.2 else kind, rng),
+    }  # fmt: skip
+    memory_gb = (None, 2.0, 6.0, 16.0, 100.0)[int(rng.integers(5))]
+    settings = PlanningSettings(planner=planner, gpu_memory_gb=memory_gb, transpose=bool(rng.random() > 0.15))
+    return RandomDataset(f"Dataset{number + 1:03d}_Edge", f"edge, {kind}", fingerprint, facts, settings)
+
+
+def edge_grid(kind: str, unit: float, rng: np.random.Generator) -> tuple[list[float], list[int]]:
+    """Spacing and shape of the cases of an :func:`edge_dataset`."""
+    slices = int(rng.integers(4, 60))
+    if kind == "3 times":
+        return [3 * unit, unit, unit], [slices, 3 * slices, 3 * slices]
+    if kind == "a little more than 3 times":
+        return [3 * unit + 1e-6, unit, unit], [slices, 3 * slices + 1, 3 * slices + 1]
+    if kind == "2 times":
+        return [2 * unit, unit, unit], [int(2**power) for power in rng.integers(2, 9, 3)]
+    if kind == "powers of two":
+        return [float(2.0**power) for power in rng.integers(-1, 3, 3)], [
+            int(edge) for edge in rng.choice(EDGES_VOXELS, 3)
+        ]
+    if kind == "a quarter":  # about where a patch covers a quarter of the median image
+        edge = int(rng.integers(180, 330))
+        return [unit] * 3, [edge, edge, int(rng.integers(180, 330))]
+    return [unit] * 3, _whole(rng, 1, 20)
 
 
 def grid(kind: str, rng: np.random.Generator) -> tuple[list[float], list[int]]:
