@@ -13,7 +13,7 @@ STAGE_VERSION: dict[str, int] = {
     "planning": 1,
     "preprocessing": 3,
     "training": 4,
-    "inference": 4,
+    "inference": 5,
     "evaluation": 1,
     "selection": 1,
     "sharing": 1,

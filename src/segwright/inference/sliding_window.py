@@ -107,7 +107,8 @@ def gaussian_weights(patch_size: tuple[int, ...]) -> np.ndarray:
     impulse = np.zeros(patch_size)
     impulse[tuple(edge // 2 for edge in patch_size)] = 1
     weights = gaussian_filter(impulse, [edge * _SIGMA_SHARE for edge in patch_size], mode="constant", cval=0)
-    weights = (weights * (_GAUSSIAN_MAXIMUM / weights.max())).astype(np.float16).astype(np.float32)
+    weights /= weights.max() / _GAUSSIAN_MAXIMUM
+    weights = weights.astype(np.float32).astype(np.float16).astype(np.float32)  # torch, too, rounds doubles twice
     weights[weights == 0] = weights[weights > 0].min()
     weights.setflags(write=False)
     return weights

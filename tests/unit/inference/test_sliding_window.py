@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from segwright.inference import sliding_window
@@ -30,6 +31,18 @@ def test_gaussian_is_that_of_nnunet() -> None:
     assert weights[20, 28, 30] == pytest.approx(1.3535, abs=5e-5)
     assert weights[20, 0, 20] == pytest.approx(0.0034, abs=5e-5)
     assert weights[0, 0, 0] == pytest.approx(5.96e-8, rel=1e-3) == weights.min()
+
+
+def test_gaussian_is_rounded_as_torch_does() -> None:
+    """Doubles become halves by way of singles, which eight voxels of this patch notice in their last bit."""
+    patch = (32, 48, 40)
+    impulse = np.zeros(patch)
+    impulse[tuple(edge // 2 for edge in patch)] = 1
+    exact = gaussian_filter(impulse, [edge / 8 for edge in patch], mode="constant", cval=0)
+    exact /= exact.max() / 10
+    rounded = torch.from_numpy(exact).to(torch.float16).float().numpy()
+    assert np.count_nonzero(rounded != exact.astype(np.float16)) == 8
+    assert np.array_equal(gaussian_weights(patch)[rounded > 0], rounded[rounded > 0])
 
 
 def copies(outputs: int) -> sliding_window.Network:
