@@ -6,6 +6,7 @@ input functions are thin calls of these, so that they can be tested without Snak
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from typing import Any
 from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
-from segwright.core.dataset import Case, Dataset, cases_by_batch, load_dataset
+from segwright.core.dataset import Case, Dataset, cases_by_batch, image_sidecar, label_sidecar, load_dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, PlansError, SettingsError, brief
-from segwright.core.files import DELETE_FOLDER, read_json
+from segwright.core.files import DELETE_FOLDER, json_digest, read_json
+from segwright.core.plugins import names_a_plugin
 from segwright.core.settings import (
     ExecutionSettings,
     PipelineSettings,
@@ -82,6 +84,7 @@ class Experiment:
         for dataset in datasets:
             for pipeline in experiment.pipelines:
                 folds = experiment.requested_folds(dataset, pipeline)
+                experiment.require_fitting_training(dataset, pipeline)
                 if dataset in experiment.ready_folds and folds != [ALL]:
                     experiment.ready_folds[dataset].require_disjoint(folds)
         return experiment
@@ -93,6 +96,30 @@ class Experiment:
     def pipeline(self, name: str) -> PipelineSettings:
         """The effective settings of a pipeline: the defaults with its own changes."""
         return pipeline_settings(self.settings, name)
+
+    def require_fitting_training(self, dataset: str, pipeline: str) -> None:
+        """What every training would refuse is refused at once: Snakemake deletes a job's old model before it starts.
+
+        Raises:
+            SettingsError: names the option.
+        """
+        training, outputs = self.pipeline(pipeline).training, self.datasets[dataset].labels.num_outputs
+        given = training.class_weights
+        if given is not None and len(given) != outputs and not names_a_plugin(training):
+            raise SettingsError(
+                f"training.class_weights has {len(given)} entries, but the network for dataset {dataset} has {outputs}"
+                " outputs; give one weight for each"
+            )
+        if training.folds == ALL and (training.weights == "best" or training.early_stopping is not None):
+            raise SettingsError(
+                "training.weights: best and training.early_stopping need validation cases, and training.folds: all"
+                " leaves none; leave them out, or train numbered folds"
+            )
+        if training.precision == "fp16" and self.settings.execution.device in ("cpu", "mps"):
+            raise SettingsError(
+                f"training.precision fp16 needs CUDA, but execution.device is {self.settings.execution.device}; use"
+                " auto, fp32 or bf16"
+            )
 
     # cases and batches
 
@@ -116,6 +143,13 @@ class Experiment:
 
     def test_files(self, dataset: str, batch: str) -> list[str]:
         return _files(self._test_batches[dataset][batch])
+
+    def training_files_written(self, dataset: str, batch: str) -> str:
+        """A digest that changes when a file of the batch is replaced, be it by an older one: see :func:`_written`."""
+        return _written(self._training_batches[dataset][batch])
+
+    def test_files_written(self, dataset: str, batch: str) -> str:
+        return _written(self._test_batches[dataset][batch])
 
     def training_case_files(self, dataset: str, batch: str) -> list[list[str]]:
         """Raw images and label of every case of a batch."""
@@ -384,6 +418,23 @@ def _files(cases: Iterable[Case]) -> list[str]:
     return [str(path) for path in named if os.path.isfile(path)]  # noqa: PTH113 - no error where it may not look
 
 
+def _written(cases: Iterable[Case]) -> str:
+    """Digest of name, size and time (s) of each file of the cases, and of what tells the spacing of a TIFF file.
+
+    Snakemake only asks whether a file is newer than the results. `mv`, `rsync -a` and `tar` put files in place that
+    are older, and a TIFF's spacing is no input, for it need not be there.
+    """
+    written = []
+    for case in cases:
+        files = [*case.image_files, *map(image_sidecar, case.image_files)]
+        files += [] if case.label_file is None else [case.label_file, label_sidecar(case.label_file)]
+        for path in files:
+            with contextlib.suppress(OSError):  # missing files are told by the inspection
+                facts = path.stat()
+                written.append([path.name, facts.st_size, int(facts.st_mtime)])
+    return json_digest(written)
+
+
 def _require_plain_paths(dataset: Dataset) -> None:
     """Snakemake takes ``{x}`` and ``<x>`` in the name of a file for something else, and cannot be told otherwise.
 
@@ -394,6 +445,6 @@ def _require_plain_paths(dataset: Dataset) -> None:
     for path in map(str, (dataset.folder, *files)):
         if WILDCARD.search(path):
             raise DatasetError(
-                f"{path}: the name holds a brace or a word in angle brackets, which the workflowtakes for a"
+                f"{path}: the name holds a brace or a word in angle brackets, which the workflow takes for a"
                 " wildcard; rename it"
             )

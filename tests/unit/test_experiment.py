@@ -90,6 +90,34 @@ def test_files_of_a_batch_are_its_images_and_labels(load: Load, raw: Path) -> No
     assert [len(case) for case in experiment.test_case_files(NAME, "batch_0")] == [2] * 3
 
 
+@pytest.mark.parametrize("replaced", ["imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz", "imagesTs/t0_0000.nii.gz"])
+def test_a_file_replaced_by_an_older_one_is_noticed(load: Load, raw: Path, replaced: str) -> None:
+    def written() -> tuple[str, str]:
+        experiment = load({"batches": 1})
+        return experiment.training_files_written(NAME, "batch_0"), experiment.test_files_written(NAME, "batch_0")
+
+    before = written()
+    assert written() == before
+    os.utime(raw / replaced, (1e9, 1e9))
+    older = written()
+    assert [now != then for now, then in zip(older, before, strict=True)] == ["Tr" in replaced, "Ts" in replaced]
+    write_bytes(raw / replaced, b"other")
+    os.utime(raw / replaced, (1e9, 1e9))
+    assert written() != older
+
+
+def test_the_spacing_of_a_stack_that_changes_is_noticed(load: Load, raw: Path) -> None:
+    """It stands in a file that is no input of any rule, because it may be missing."""
+    write_json(raw / "dataset.json", {**read_json(raw / "dataset.json"), "file_ending": ".tif"})
+    for path in ("imagesTr/c0_0000.tif", "labelsTr/c0.tif"):
+        write_bytes(raw / path, b"")
+    found = [load({"batches": 1}).training_files_written(NAME, "batch_0")]
+    for path in ("imagesTr/c0.json", "labelsTr/c0.json"):
+        write_json(raw / path, {"spacing": [1, 1, 2]})
+        found.append(load({"batches": 1}).training_files_written(NAME, "batch_0"))
+    assert len(set(found)) == 3
+
+
 def test_files_that_are_not_there_are_left_to_the_inspection(load: Load, raw: Path) -> None:
     (raw / "imagesTr" / "c7_0000.nii.gz").symlink_to(raw / "nowhere.nii.gz")
     (raw / "imagesTs" / "t9_0000.nii.gz").mkdir()
@@ -134,6 +162,23 @@ def test_requested_folds(load: Load, folds: Any, expected: list[str]) -> None:
 def test_folds_that_do_not_exist_are_refused_at_once(load: Load, folds: list[int]) -> None:
     with pytest.raises(SettingsError, match=r"dataset Dataset001_X, which has folds 0 to 2"):
         load({"splits": {"folds": 3}}, training={"folds": folds})
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"class_weights": [1, 2, 3]}, f"has 3 entries, but the network for dataset {NAME} has 2 outputs"),
+        ({"weights": "best", "folds": "all"}, "need validation cases"),
+        ({"early_stopping": 5, "folds": "all"}, "need validation cases"),
+        ({"precision": "fp16"}, "fp16 needs CUDA, but execution.device is cpu"),
+    ],
+)
+def test_what_every_training_would_refuse_is_refused_at_once(load: Load, training: Any, message: str) -> None:
+    execution = {"device": "cpu"}
+    load(training={"class_weights": [1, 2], "weights": "best", "precision": "bf16"}, execution=execution)
+    load(training={"precision": "fp16"})  # there the job finds the device
+    with pytest.raises(SettingsError, match=message):
+        load(training=training, execution=execution)
 
 
 def test_one_pipeline_that_cross_validates_needs_all_folds(load: Load) -> None:

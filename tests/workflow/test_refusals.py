@@ -118,6 +118,14 @@ def test_configurations_nobody_planned(planned: Project) -> None:
     )
 
 
+def test_options_written_twice(planned: Project, tmp_path: Path) -> None:
+    """Snakemake itself would take the second section and forget the first."""
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("training: {epochs: 2}\nselection: {ensembles: false}\ntraining: {seed: 1}\n")
+    run = planned.run("plan_all", options=("--dry-run", f"--configfile={twice}"))
+    assert_refused(run, rf"{twice}: not valid YAML \(the key `training` is written twice .*line 3")
+
+
 def test_what_nobody_trains_cannot_predict(planned: Project) -> None:
     project = Project(planned.folder, {**planned.config, "defaults": {**TINY, "prediction": {"configuration": "3d"}}})
     assert_refused(project.run("train_all"), r"prediction.configuration is 3d, but the candidates are 2d, 3d_fullres, ")

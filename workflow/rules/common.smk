@@ -17,6 +17,7 @@ from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
 
+from segwright.core.configfile import read_source
 from segwright.core.errors import SegwrightError
 from segwright.core.files import file_digest, read_json, read_only_text
 from segwright.core.plugins import may_use_plugins
@@ -62,6 +63,8 @@ def compare_params_without_pandas():
 compare_params_without_pandas()
 
 with one_message():
+    for path in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys without a word
+        read_source(path)
     EXPERIMENT = Experiment.load(config)
 
 if not EXPERIMENT.datasets:
@@ -187,6 +190,17 @@ def plugin_digests(wildcards):
     """Digest of every plugin file where the pipeline may use one, so that a changed plugin re-runs what uses it."""
     used = may_use_plugins(EXPERIMENT.pipeline(wildcards.pipeline))
     return {Path(path).name: file_digest(path) for path in SETTINGS.plugins} if used else {}
+
+
+def digests(paths):
+    """Digests of small files that people write, as params: Snakemake does not see one replaced by an older one."""
+    return [file_digest(path) for path in paths]
+
+
+def pinned_plans(wildcards):
+    """The plans file that a pipeline uses instead of planning, if it does."""
+    path = EXPERIMENT.pipeline(wildcards.pipeline).planning.plans_file
+    return [path] if path else []
 
 
 def split_tables(dataset):

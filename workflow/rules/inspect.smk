@@ -28,6 +28,7 @@ rule inspect_batch:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset, wildcards.batch),
         cases=lambda wildcards: EXPERIMENT.training_cases(wildcards.dataset, wildcards.batch),
+        written=lambda wildcards: EXPERIMENT.training_files_written(wildcards.dataset, wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
         batches=lambda wildcards: SETTINGS.datasets[wildcards.dataset].batches,
     message:
@@ -127,6 +128,7 @@ rule split:
         version=STAGE_VERSION["splits"],
         splits=lambda wildcards: to_plain(SETTINGS.datasets[wildcards.dataset].splits),
         may_lack_folds=lambda wildcards: EXPERIMENT.trains_on_all_cases_only(wildcards.dataset),
+        tables=lambda wildcards: digests(split_tables(wildcards.dataset)),
         case_table=lambda wildcards: SETTINGS.datasets[wildcards.dataset].case_table,
     message:
         "Folds of {wildcards.dataset}"

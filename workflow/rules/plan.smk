@@ -11,7 +11,7 @@ checkpoint plan:
         valid=D / "valid.json",
         fingerprint=D / "dataset_fingerprint.json",
         splits=D / "splits",
-        pinned=lambda wildcards: EXPERIMENT.pipeline(wildcards.pipeline).planning.plans_file or [],
+        pinned=pinned_plans,
     output:
         plan=directory(R / "plan"),
     log:
@@ -27,6 +27,7 @@ checkpoint plan:
         version=STAGE_VERSION["planning"],
         planning=lambda wildcards: to_plain(EXPERIMENT.pipeline(wildcards.pipeline).planning),
         preprocessing=lambda wildcards: to_plain(EXPERIMENT.pipeline(wildcards.pipeline).preprocessing),
+        pinned=lambda wildcards: digests(pinned_plans(wildcards)),
         plugins=plugin_digests,
     message:
         "Plan {wildcards.pipeline} for {wildcards.dataset}"

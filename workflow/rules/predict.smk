@@ -21,6 +21,7 @@ rule inspect_test_batch:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
         cases=lambda wildcards: EXPERIMENT.test_cases(wildcards.dataset, wildcards.batch),
+        written=lambda wildcards: EXPERIMENT.test_files_written(wildcards.dataset, wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
     message:
         "Inspect the test images of {wildcards.batch} of {wildcards.dataset}"

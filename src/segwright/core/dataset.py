@@ -106,6 +106,16 @@ def load_dataset(folder: Path | str) -> Dataset:
     )
 
 
+def image_sidecar(path: Path) -> Path:
+    """Where the spacing of a TIFF channel file stands: in the same folder, under its case's name (method 1.3)."""
+    return path.with_name(_CHANNEL_SUFFIX.sub("", path.stem) + ".json")
+
+
+def label_sidecar(path: Path) -> Path:
+    """Where the spacing of a TIFF label map stands: in the same folder, under its name, which may end in digits."""
+    return path.with_suffix(".json")
+
+
 def find_cases(images: Path, file_ending: str, labels: Path | None = None) -> tuple[Case, ...]:
     """List the cases of an image folder, sorted by id. Files without a four-digit channel suffix are left out.
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segwright.core.dataset import image_sidecar, label_sidecar
 from segwright.core.errors import DatasetError, SegwrightError
 from segwright.core.geometry import Agreement, Geometry, compare_geometries
 from segwright.images.image import Image, LabelMap, Stored, as_label_map
@@ -21,7 +22,7 @@ from segwright.images.itk import ending_of, header_itk, read_itk, write_itk
 from segwright.images.natural import header_picture, read_picture, read_picture_label, write_picture
 from segwright.images.nifti import has_sheared_axes, header_nibabel, header_nifti, read_nibabel, read_nifti
 from segwright.images.orientation import geometry_to_ras, to_ras, to_stored
-from segwright.images.tiff import header_stack, image_sidecar, label_sidecar, read_stack, write_stack
+from segwright.images.tiff import header_stack, read_stack, write_stack
 
 log = logging.getLogger(__name__)
 

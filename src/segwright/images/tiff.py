@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -71,16 +70,6 @@ def write_stack(path: Path, sidecar: Path, array_zyx: npt.NDArray[Any], geometry
     """Write a stack and its side-car with the spacing."""
     write_tiff(path, array_zyx)
     write_json(sidecar, {"spacing": list(geometry.spacing_zyx)})
-
-
-def image_sidecar(path: Path) -> Path:
-    """Where the spacing of a channel file stands: in the same folder, under its case's name."""
-    return path.with_name(re.sub(r"_\d{4}$", "", path.stem) + ".json")
-
-
-def label_sidecar(path: Path) -> Path:
-    """Where the spacing of a label map stands: in the same folder, under its name, which may end in digits, too."""
-    return path.with_suffix(".json")
 
 
 def tiff_shape(path: Path) -> tuple[tuple[int, ...], str, str]:

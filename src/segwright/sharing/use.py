@@ -126,6 +126,7 @@ def warn_of_unused_files(folder: Path, cases: Sequence[Case], file_ending: str) 
     used = {path.name for case in cases for path in case.image_files}
     used.update(f"{case.case_id}.json" for case in cases)  # the spacing of a picture
     unused = [name for name in _visible_names(folder) if name not in used and (folder / name).is_file()]
+    unused.sort(key=lambda name: not name.endswith(file_ending))  # only a few are named: first what lacks but a suffix
     if unused:
         log.warning(
             "%s: not used, because not named <case>_<four-digit channel>%s: %s", folder, file_ending, _some(unused)

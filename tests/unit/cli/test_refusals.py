@@ -111,10 +111,10 @@ def test_predict_names_what_it_leaves_out(project: Project, model: Path, run: Ru
     assert said.code == 2 and f"error: {tmp_path}/empty: no image is named" in said.err and "is empty" in said.err
     assert not (tmp_path / "out").exists()
     said = run(*arguments, tmp_path / "in")
-    told = "not used, because not named <case>_<four-digit channel>.nii.gz: b_0000.nii, c.nii.gz, c.nii.gz.part\n"
+    told = "not used, because not named <case>_<four-digit channel>.nii.gz: c.nii.gz, b_0000.nii, c.nii.gz.part\n"
     assert said.code == 0 and said.err.count(f"warning: {tmp_path}/in: {told}") == 1, said.err
     (tmp_path / "in" / "d.nii.gz").touch()
-    assert ": b_0000.nii, c.nii.gz, c.nii.gz.part, ...\n" in run(*arguments, tmp_path / "in").err
+    assert ": c.nii.gz, d.nii.gz, b_0000.nii, ...\n" in run(*arguments, tmp_path / "in").err
     for name in ("b_0000.nii", "c.nii.gz", "c.nii.gz.part", "d.nii.gz"):
         (tmp_path / "in" / name).unlink()
     assert "not used" not in run(*arguments, tmp_path / "in").err
