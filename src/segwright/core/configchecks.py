@@ -35,9 +35,7 @@ def require_what_is_named(settings: Settings) -> None:
                     _refuse_name(f"{where}{_section_of(pipeline, section)}.{option}", value, built_in)
         if pipeline.planning.plans_file is not None:
             _require_file(pipeline.planning.plans_file, f"{where}planning.plans_file")
-        initial = pipeline.training.initial_model
-        if initial is not None and not Path(initial).absolute().is_relative_to(Path(settings.results).absolute()):
-            _require_file(initial, f"{where}training.initial_model")  # in the results it may be made by this run
+        _require_initial_model(settings, name, f"{where}training.initial_model")
 
 
 def _section_of(pipeline: Any, section: Any) -> str:
@@ -48,6 +46,27 @@ def _refuse_name(option: str, value: str, built_in: tuple[str, ...]) -> None:
     near = difflib.get_close_matches(value, built_in, n=1)
     hint = f"did you mean {near[0]}?" if near else "name the plugin that defines it under `plugins`"
     raise SettingsError(f"{option} is `{value}` but without a plugin must be one of {', '.join(built_in)}; {hint}")
+
+
+def _require_initial_model(settings: Settings, pipeline: str, option: str) -> None:
+    """The initial model is there, or another pipeline of this configuration makes it."""
+    initial = settings.pipelines[pipeline].training.initial_model
+    if initial is None:
+        return
+    dataset, maker = _result_of(Path(initial).absolute(), Path(settings.results).absolute())
+    if dataset not in settings.datasets or maker not in settings.pipelines:
+        _require_file(initial, option)
+    elif maker == pipeline:
+        raise SettingsError(
+            f"{option} is {initial}, a result of the pipeline that is to start from it; give these trainings a pipeline"
+            " of their own (`pipelines:`), or name a copy that lies elsewhere"
+        )
+
+
+def _result_of(path: Path, results: Path) -> tuple[str | None, str | None]:
+    """Dataset and pipeline a file below the results belongs to; None of a file that lies elsewhere."""
+    parts = path.relative_to(results).parts if path.is_relative_to(results) else ()
+    return (parts[0], parts[1]) if len(parts) > 2 else (None, None)
 
 
 def _require_split(where: str, dataset: DatasetSettings) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from segwright.core.configvalues import build, from_text, plain_copy, unknown_key
+from segwright.core.configvalues import build, from_text, plain_copy, type_hints, unknown_key
 from segwright.core.errors import SettingsError, brief
 from segwright.core.files import write_json, write_text
 from segwright.core.settings import (
@@ -193,7 +193,10 @@ def _sections_from_text(config: dict[str, Any]) -> dict[str, Any]:
 def _check_keys(config: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in config:
         if key not in known:
-            raise SettingsError(unknown_key(key, known, ""))
+            sections = {**type_hints(PipelineSettings), "execution": ExecutionSettings}
+            homes = [f"{name}.{key}" for name, section in sections.items() if key in type_hints(section)]
+            hint = f"{key} is not known; did you mean {' or '.join(homes)}?"
+            raise SettingsError(hint if homes else unknown_key(key, known, ""))
 
 
 def _section(value: Any, path: str) -> dict[str, Any]:

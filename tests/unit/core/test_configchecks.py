@@ -74,12 +74,24 @@ def test_what_is_there_or_may_come_is_accepted(tmp_path: Path) -> None:
     plugin.unlink()
     with pytest.raises(SettingsError, match=r"plugins: there is no file .*mine\.py"):
         require_what_is_named(with_plugin)
-    require_what_is_named(
-        load_settings({"training": {"initial_model": "results/A/default/2d/fold_0/model.safetensors"}})
-    )
     splits = {"group": "site", "group_pattern": None}
     require_what_is_named(load_settings({"datasets": {"A": {"path": "a", "case_table": str(table), "splits": splits}}}))
     require_what_is_named(load_settings({"datasets": {"A": {"path": "a", "splits": {"group": "x", "file": "s.json"}}}}))
+
+
+def test_an_initial_model_may_be_made_by_another_pipeline_of_this_run() -> None:
+    def require(pipeline: str, made_by: str) -> None:
+        model = f"./results/{made_by}/2d/fold_0/model.safetensors"
+        pipelines = {"default": {}, "old": {}, pipeline: {"training": {"initial_model": model}}}
+        require_what_is_named(load_settings({"datasets": {"A": {"path": "a"}}, "pipelines": pipelines}))
+
+    require("fine", "A/default")
+    require("default", "A/old")
+    with pytest.raises(SettingsError, match=r"pipelines.fine.training.initial_model is .*, a result of the pipeline"):
+        require("fine", "A/fine")
+    for nobody_makes in ("B/default", "A/odl", "A/data"):
+        with pytest.raises(SettingsError, match=r"fine.training.initial_model: there is no file results/"):
+            require("fine", nobody_makes)
 
 
 def test_home_folder_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
