@@ -47,7 +47,7 @@ class StateFolder:
         self._digest = json_digest(self.stamp)
 
     def open(self) -> None:
-        """Remove what killed writers left, and set the states of another training aside."""
+        """Remove what killed writers left, set the states of another training aside, take back those of this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(self.folder)
         path = self.folder / STAMP_FILE
@@ -57,12 +57,13 @@ class StateFolder:
                 return
             aside = self._set_aside()
             log.warning(
-                "%s belongs to another training (%s); set aside as %s, starting anew",
+                "%s belongs to another training (%s); set aside as %s",
                 self.folder,
                 ", ".join(differences),
                 aside.name,
             )
-        write_json(path, self.stamp)
+        if not self._take_back():
+            write_json(path, self.stamp)
 
     def save(self, epoch: int, payload: Mapping[str, Any]) -> None:
         """Write the state after ``epoch`` epochs and remove all but the newest two.
@@ -137,6 +138,21 @@ class StateFolder:
         for entry in sorted(files, key=lambda entry: (entry.name == STAMP_FILE, entry.name)):
             entry.rename(aside / entry.name)
         return aside
+
+    def _take_back(self) -> bool:
+        """Move states of this training that were set aside to their place: its settings were changed, and back again.
+
+        The stamp last, so that a killed move is taken up again.
+        """
+        for aside in sorted(self.folder.parent.glob(f"{self.folder.name}.stale-*")):
+            stamp = aside / STAMP_FILE
+            if stamp.is_file() and not self._differences(stamp):
+                log.warning("%s is of this training, and taken back", aside)
+                for entry in sorted(aside.iterdir(), key=lambda entry: (entry == stamp, entry.name)):
+                    entry.rename(self.folder / entry.name)
+                aside.rmdir()
+                return True
+        return False
 
     def _epochs(self) -> list[int]:
         """Numbers of all states, newest first; a data file without digest was not finished and is removed."""

@@ -162,6 +162,29 @@ def test_another_training_never_resumes_the_state(tmp_path: Path, caplog: pytest
     assert read_json(tmp_path / "training.json")["data_id"] == "other data"
 
 
+def test_a_training_whose_settings_are_changed_back_is_taken_up_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = train(tmp_path, epochs=2)
+    train(tmp_path, epochs=3)
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, epochs=2) == first
+    assert "state.stale-1 is of this training" in caplog.text and "going on after epoch 2 of 2" in caplog.text
+    assert [path.name for path in tmp_path.glob("state.stale-*")] == ["state.stale-2"]
+    assert (tmp_path / "state.stale-2" / "epoch_000003.pt").is_file()
+
+
+def test_a_move_back_that_was_killed_is_taken_up_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = train(tmp_path, epochs=2)
+    state, aside = tmp_path / "state", tmp_path / "state.stale-1"
+    aside.mkdir()
+    for name in ("epoch_000002.pt", "stamp.json"):
+        (state / name).rename(aside / name)
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, epochs=2) == first
+    assert "going on after epoch 2 of 2" in caplog.text and not aside.exists()
+
+
 def test_a_state_belongs_to_a_version_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that makes the workflow train again."""
     train(tmp_path, epochs=2)
