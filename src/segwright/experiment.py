@@ -426,12 +426,14 @@ def _written(cases: Iterable[Case]) -> str:
     """
     written = []
     for case in cases:
-        files = [*case.image_files, *map(image_sidecar, case.image_files)]
-        files += [] if case.label_file is None else [case.label_file, label_sidecar(case.label_file)]
+        labels = [] if case.label_file is None else [case.label_file]
+        files = [*case.image_files, *labels]
+        if any(path.name.endswith((".tif", ".tiff")) for path in files):
+            files += [*map(image_sidecar, case.image_files), *map(label_sidecar, labels)]
         for path in files:
             with contextlib.suppress(OSError):  # missing files are told by the inspection
                 facts = path.stat()
-                written.append([path.name, facts.st_size, int(facts.st_mtime)])
+                written.append((path.name, facts.st_size, int(facts.st_mtime)))
     return json_digest(written)
 
 
