@@ -223,7 +223,7 @@ def _export(
 
 def _read(files: Sequence[Path], plan: PredictPlan) -> Image:
     image = read_image(files, plan.preprocess.reader)
-    require_finite(image.array_czyx)
+    require_finite(image.array_czyx, files)
     return image
 
 

@@ -136,7 +136,7 @@ class _Fold:
 
     def _prepare(self, case_id: str) -> _Prepared:
         stored = self.store.open_intact(case_id)
-        require_finite(stored.image_czyx)
+        require_finite(stored.image_czyx, [self.store.file(case_id).path])
         shape = stored.properties.shape
         return stored, None if self.previous is None else self.previous.open_intact(case_id, shape)
 
@@ -202,12 +202,18 @@ class _Fold:
         write_next_stage(folder / "next_stage.json", targets)
 
 
-def require_finite(image_czyx: np.ndarray) -> None:
+def require_finite(image_czyx: np.ndarray, files: Sequence[Path]) -> None:
     """Refuse an image with values that are not numbers: the network would spread them over the whole tile.
 
+    Args:
+        files: one a channel, or one of all channels.
+
     Raises:
-        DatasetError: says which channel.
+        DatasetError: says which file and channel.
     """
     for channel, values in enumerate(image_czyx):
         if not np.isfinite(values).all():
-            raise DatasetError(f"channel {channel} holds values that are infinite or not numbers; repair the image")
+            raise DatasetError(
+                f"{files[min(channel, len(files) - 1)]}: channel {channel} holds values that are infinite or not"
+                " numbers; repair the image"
+            )

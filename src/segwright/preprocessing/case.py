@@ -218,7 +218,10 @@ def _check(image: Image, label: LabelMap | None, plan: PreprocessPlan) -> None:
     channels = len(image.array_czyx)
     wanted = len(plan.normalization_schemes)
     if channels != wanted:
-        raise DatasetError(f"the image has {channels} channels but the plans were made for {wanted}")
+        raise DatasetError(
+            f"the image has {channels} channels but the plans were made for {wanted}; give it the channels, and"
+            " no others, that the dataset the plans were made for has"
+        )
     if not len(plan.use_mask_for_norm) == len(plan.intensities) == wanted:
         raise PlansError("plans: normalization_schemes, use_mask_for_norm and intensities differ in length")
     if label is not None and label.array_zyx.shape != image.array_czyx.shape[1:]:

@@ -267,7 +267,8 @@ def _cases_of_files(files: Sequence[Path], file_ending: str) -> tuple[Case, ...]
             images = tuple(path for path in case.image_files if path in wanted)
             if images and case.case_id in found:
                 raise DatasetError(
-                    f"case {case.case_id}: is in {found[case.case_id].image_files[0].parent} and {folder}"
+                    f"case {case.case_id}: is in {found[case.case_id].image_files[0].parent} and in {folder}; predict"
+                    " these folders one after the other, or rename one of the two"
                 )
             if images:
                 found[case.case_id] = Case(case.case_id, images)

@@ -188,11 +188,13 @@ def test_a_stored_case_that_was_altered_is_refused_by_name(make_trained: MakeTra
         predict(trained, tmp_path / "f", index=index)
 
 
-def test_values_that_are_no_numbers_are_refused_with_the_channel() -> None:
+def test_values_that_are_no_numbers_are_refused_with_file_and_channel() -> None:
     image_czyx = np.zeros((2, 3, 3, 3), np.float32)
     image_czyx[1, 0, 0, 0] = np.nan
-    with pytest.raises(DatasetError, match="channel 1 holds values that are infinite or not numbers"):
-        require_finite(image_czyx)
+    with pytest.raises(DatasetError, match=r"^x_0001.png: channel 1 holds values that are infinite or not numbers"):
+        require_finite(image_czyx, [Path("x_0000.png"), Path("x_0001.png")])
+    with pytest.raises(DatasetError, match=r"^x.tif: channel 1 holds"):
+        require_finite(image_czyx, [Path("x.tif")])
 
 
 def test_fold_all_has_nothing_out_of_fold(make_trained: MakeTrained, tmp_path: Path) -> None:
