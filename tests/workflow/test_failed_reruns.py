@@ -25,11 +25,13 @@ def test_failed_jobs_are_tried_again_although_older_products_are_there(tmp_path:
     project.must_run(cores=2)
     assert not project.must_run(cores=2).jobs
 
-    project.config["defaults"]["training"]["class_weights"] = [1.0]  # for three outputs: the training refuses
+    no_model = tmp_path / "no_model.safetensors"
+    no_model.write_text("the training refuses this")
+    project.config["defaults"]["training"]["initial_model"] = str(no_model)
     for target in ("all", "all", "evaluate_all", "predict_all", "report_all"):
         failed = project.run(target, cores=2)
-        assert failed.exit_code == 1 and "class_weights" in failed.output, failed.output[-3000:]
-    del project.config["defaults"]["training"]["class_weights"]
+        assert failed.exit_code == 1 and no_model.name in failed.output, failed.output[-3000:]
+    del project.config["defaults"]["training"]["initial_model"]
     results = tmp_path / "work" / "results" / NAME / "default"
     (label_map,) = (results / "final").glob("*.nii.gz")
     for product in (results / "2d/fold_0/probabilities.json", results / "final/manifest.json", label_map):

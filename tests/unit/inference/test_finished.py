@@ -54,7 +54,7 @@ def test_a_note_of_files_elsewhere_removes_none(tmp_path: Path, file: object) ->
         write_json(folder / ".finished" / f"{case_id}.json", note)
     assert finished_digests(folder, "a", "1", {"label": folder / "a.png"}) is None
     note_finished(folder, "batch_0", "a", "2", {"label": folder / "a.png"})
-    remove_stale(folder, "batch_0", {"a"})
+    remove_stale(folder, "batch_0", {"a": {"label": folder / "a.png"}})
     assert (tmp_path / "precious").exists() and (folder / "a.png").exists()
 
 

@@ -207,7 +207,7 @@ def test_damaged_newest_state_falls_back_with_a_warning(tmp_path: Path, caplog: 
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert train(tmp_path) == straight
-    assert "epoch_000006.pt is damaged" in caplog.text
+    assert "epoch_000006.pt: its content is not what" in caplog.text
     assert [line["attempt"] for line in lines(tmp_path)] == [1, 1, 1, 1, 1, 2]
 
 
