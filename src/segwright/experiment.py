@@ -6,8 +6,6 @@ input functions are thin calls of these, so that they can be tested without Snak
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +13,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from segwright.batches import Batches, require_plain_paths
 from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
-from segwright.core.dataset import Case, Dataset, cases_by_batch, image_sidecar, label_sidecar, load_dataset
-from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, PlansError, SettingsError, brief
-from segwright.core.files import DELETE_FOLDER, json_digest, read_json
+from segwright.core.dataset import Dataset, load_dataset
+from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
+from segwright.core.files import DELETE_FOLDER, read_json
 from segwright.core.plugins import names_a_plugin
 from segwright.core.settings import (
     ExecutionSettings,
@@ -30,7 +29,6 @@ from segwright.core.settings import (
     to_plain,
 )
 from segwright.held_out import not_held_out_once, written_ns
-from segwright.inspection.names import WILDCARD
 from segwright.ready_folds import ReadyFolds, folds_in_file
 from segwright.splits import ALL
 
@@ -78,7 +76,7 @@ class Experiment:
         require_what_is_named(settings)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
         for listed in datasets.values():
-            _require_plain_paths(listed)
+            require_plain_paths(listed)
         ready = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
         experiment = Experiment(settings, datasets, {name: folds for name, folds in ready.items() if folds is not None})
         for dataset in datasets:
@@ -121,56 +119,29 @@ class Experiment:
                 " auto, fp32 or bf16"
             )
 
-    # cases and batches
+    # batches
 
-    def batches(self, dataset: str) -> list[str]:
-        """Non-empty batches of training cases."""
-        return list(self._training_batches[dataset])
+    def training_batches(self, dataset: str) -> Batches:
+        return self._training_batches[dataset]
 
-    def test_batches(self, dataset: str) -> list[str]:
-        """Non-empty batches of test cases; empty without imagesTs."""
-        return list(self._test_batches[dataset])
-
-    def training_cases(self, dataset: str, batch: str) -> list[str]:
-        return [case.case_id for case in self._training_batches[dataset][batch]]
-
-    def test_cases(self, dataset: str, batch: str) -> list[str]:
-        return [case.case_id for case in self._test_batches[dataset][batch]]
-
-    def training_files(self, dataset: str, batch: str) -> list[str]:
-        """Raw images and labels of a batch."""
-        return _files(self._training_batches[dataset][batch])
-
-    def test_files(self, dataset: str, batch: str) -> list[str]:
-        return _files(self._test_batches[dataset][batch])
-
-    def training_files_written(self, dataset: str, batch: str) -> str:
-        """A digest that changes when a file of the batch is replaced, be it by an older one: see :func:`_written`."""
-        return _written(self._training_batches[dataset][batch])
-
-    def test_files_written(self, dataset: str, batch: str) -> str:
-        return _written(self._test_batches[dataset][batch])
-
-    def training_case_files(self, dataset: str, batch: str) -> list[list[str]]:
-        """Raw images and label of every case of a batch."""
-        return [_files([case]) for case in self._training_batches[dataset][batch]]
-
-    def test_case_files(self, dataset: str, batch: str) -> list[list[str]]:
-        return [_files([case]) for case in self._test_batches[dataset][batch]]
+    def test_batches(self, dataset: str) -> Batches:
+        """Without batches where there is no imagesTs."""
+        return self._test_batches[dataset]
 
     @cached_property
-    def _training_batches(self) -> dict[str, dict[str, list[Case]]]:
-        """Per dataset and batch its cases. The graph asks for them many times a batch."""
-        return {name: self._batched(name, dataset.training) for name, dataset in self.datasets.items()}
+    def _training_batches(self) -> dict[str, Batches]:
+        """By dataset, cut once: the graph asks for them many times a batch."""
+        return {
+            name: Batches.of(dataset.training, self.settings.datasets[name].batches)
+            for name, dataset in self.datasets.items()
+        }
 
     @cached_property
-    def _test_batches(self) -> dict[str, dict[str, list[Case]]]:
-        return {name: self._batched(name, dataset.test) for name, dataset in self.datasets.items()}
-
-    def _batched(self, dataset: str, cases: tuple[Case, ...]) -> dict[str, list[Case]]:
-        by_id = {case.case_id: case for case in cases}
-        members = cases_by_batch(by_id, self.settings.datasets[dataset].batches)
-        return {batch: [by_id[case_id] for case_id in case_ids] for batch, case_ids in members.items()}
+    def _test_batches(self) -> dict[str, Batches]:
+        return {
+            name: Batches.of(dataset.test, self.settings.datasets[name].batches)
+            for name, dataset in self.datasets.items()
+        }
 
     # folds
 
@@ -325,7 +296,8 @@ class Experiment:
             "reader": facts.reader,
         }
         if training_batch is not None and (listed := facts.description.get("dataset")):
-            params["listed"] = {case_id: listed[case_id] for case_id in self.training_cases(dataset, training_batch)}
+            case_ids = self.training_batches(dataset).case_ids(training_batch)
+            params["listed"] = {case_id: listed[case_id] for case_id in case_ids}
         return params
 
     def training_params(self, pipeline: str) -> dict[str, Any]:
@@ -410,43 +382,3 @@ def loader_workers(execution: ExecutionSettings, threads: int, device: str) -> i
     if execution.loader_workers is not None:
         return execution.loader_workers
     return 0 if device == "cpu" else max(threads - 1, 1)
-
-
-def _files(cases: Iterable[Case]) -> list[str]:
-    """The files of the cases, without those that are not there: inspection tells of them, all problems at once."""
-    named = [path for case in cases for path in (*case.image_files, case.label_file) if path is not None]
-    return [str(path) for path in named if os.path.isfile(path)]  # noqa: PTH113 - no error where it may not look
-
-
-def _written(cases: Iterable[Case]) -> str:
-    """Digest of name, size and time (s) of each file of the cases, and of what tells the spacing of a TIFF file.
-
-    Snakemake only asks whether a file is newer than the results. `mv`, `rsync -a` and `tar` put files in place that
-    are older, and a TIFF's spacing is no input, for it need not be there.
-    """
-    written = []
-    for case in cases:
-        labels = [] if case.label_file is None else [case.label_file]
-        files = [*case.image_files, *labels]
-        if any(path.name.endswith((".tif", ".tiff")) for path in files):
-            files += [*map(image_sidecar, case.image_files), *map(label_sidecar, labels)]
-        for path in files:
-            with contextlib.suppress(OSError):  # missing files are told by the inspection
-                facts = path.stat()
-                written.append((path.name, facts.st_size, int(facts.st_mtime)))
-    return json_digest(written)
-
-
-def _require_plain_paths(dataset: Dataset) -> None:
-    """Snakemake takes ``{x}`` and ``<x>`` in the name of a file for something else, and cannot be told otherwise.
-
-    Raises:
-        DatasetError: names the file.
-    """
-    files = [path for case in (*dataset.training, *dataset.test) for path in (*case.image_files, case.label_file)]
-    for path in map(str, (dataset.folder, *files)):
-        if WILDCARD.search(path):
-            raise DatasetError(
-                f"{path}: the name holds a brace or a word in angle brackets, which the workflow takes for a"
-                " wildcard; rename it"
-            )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from segwright.batches import Batches
 from segwright.core.dataset import batch_of
 from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
 from segwright.core.files import read_json, write_bytes, write_json
@@ -65,78 +66,29 @@ FOUR = {"2d": None, "3d_lowres": None, "3d_fullres": None, "3d_cascade_fullres":
 PLAN = planned(**FOUR)
 
 
-# --- cases and batches ------------------------------------------------------------------------------------------------
+# --- datasets and their batches ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batches", [1, 2, 32])
-def test_every_case_is_in_one_batch(load: Load, batches: int) -> None:
-    experiment = load({"batches": batches})
-    names = experiment.batches(NAME)
-    cases = [case for batch in names for case in experiment.training_cases(NAME, batch)]
-    assert sorted(cases) == [f"c{index}" for index in range(7)] and len(names) <= batches
-    assert all(experiment.training_cases(NAME, batch) for batch in names)  # none is empty
-    tests = [case for batch in experiment.test_batches(NAME) for case in experiment.test_cases(NAME, batch)]
-    assert sorted(tests) == ["t0", "t1", "t2"]
+def cases_of(batches: Batches) -> list[str]:
+    return sorted(case_id for batch in batches.names for case_id in batches.case_ids(batch))
 
 
-def test_files_of_a_batch_are_its_images_and_labels(load: Load, raw: Path) -> None:
-    experiment = load({"batches": 1})
-    files = experiment.training_files(NAME, "batch_0")
-    assert len(files) == 7 * 2 + 6
-    assert {Path(file).relative_to(raw).parts[0] for file in files} == {"imagesTr", "labelsTr"}
-    assert len(experiment.test_files(NAME, "batch_0")) == 3 * 2
-    by_case = experiment.training_case_files(NAME, "batch_0")
-    assert [file for case in by_case for file in case] == files and [len(case) for case in by_case] == [3] * 6 + [2]
-    assert [len(case) for case in experiment.test_case_files(NAME, "batch_0")] == [2] * 3
-
-
-@pytest.mark.parametrize("replaced", ["imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz", "imagesTs/t0_0000.nii.gz"])
-def test_a_file_replaced_by_an_older_one_is_noticed(load: Load, raw: Path, replaced: str) -> None:
-    def written() -> tuple[str, str]:
-        experiment = load({"batches": 1})
-        return experiment.training_files_written(NAME, "batch_0"), experiment.test_files_written(NAME, "batch_0")
-
-    before = written()
-    assert written() == before
-    os.utime(raw / replaced, (1e9, 1e9))
-    older = written()
-    assert [now != then for now, then in zip(older, before, strict=True)] == ["Tr" in replaced, "Ts" in replaced]
-    write_bytes(raw / replaced, b"other")
-    os.utime(raw / replaced, (1e9, 1e9))
-    assert written() != older
-
-
-def test_the_spacing_of_a_stack_that_changes_is_noticed(load: Load, raw: Path) -> None:
-    """It stands in a file that is no input of any rule, because it may be missing."""
-    write_json(raw / "dataset.json", {**read_json(raw / "dataset.json"), "file_ending": ".tif"})
-    for path in ("imagesTr/c0_0000.tif", "labelsTr/c0.tif"):
-        write_bytes(raw / path, b"")
-    found = [load({"batches": 1}).training_files_written(NAME, "batch_0")]
-    for path in ("imagesTr/c0.json", "labelsTr/c0.json"):
-        write_json(raw / path, {"spacing": [1, 1, 2]})
-        found.append(load({"batches": 1}).training_files_written(NAME, "batch_0"))
-    assert len(set(found)) == 3
-
-
-def test_files_that_are_not_there_are_left_to_the_inspection(load: Load, raw: Path) -> None:
-    (raw / "imagesTr" / "c7_0000.nii.gz").symlink_to(raw / "nowhere.nii.gz")
-    (raw / "imagesTs" / "t9_0000.nii.gz").mkdir()
-    experiment = load({"batches": 1})
-    assert "c7" in experiment.training_cases(NAME, "batch_0") and "t9" in experiment.test_cases(NAME, "batch_0")
-    assert len(experiment.training_files(NAME, "batch_0")) == 7 * 2 + 6
-    assert len(experiment.test_files(NAME, "batch_0")) == 3 * 2
-    facts = read_json(raw / "dataset.json")
-    listed = {"a": {"images": ["imagesTr/c0_0000.nii.gz", "gone.nii.gz"], "label": "labelsTr/c0.nii.gz"}}
-    write_json(raw / "dataset.json", {**facts, "dataset": listed})
-    files = [str(raw / "imagesTr" / "c0_0000.nii.gz"), str(raw / "labelsTr" / "c0.nii.gz")]
-    assert load({"batches": 1}).training_files(NAME, "batch_0") == files
+def test_each_dataset_has_as_many_batches_as_are_set(raw: Path) -> None:
+    numbers = {"Dataset001_X": 1, "Dataset002_Y": 2}
+    datasets = {name: {"path": str(raw), "batches": number} for name, number in numbers.items()}
+    experiment = Experiment.load({"datasets": datasets})
+    for name, number in numbers.items():
+        training, test = experiment.training_batches(name), experiment.test_batches(name)
+        assert training.names == [f"batch_{index}" for index in range(number)]
+        assert cases_of(training) == [f"c{index}" for index in range(7)] and cases_of(test) == ["t0", "t1", "t2"]
+        assert experiment.training_batches(name) is training and experiment.test_batches(name) is test  # cut once
 
 
 def test_a_dataset_without_test_images(load: Load, raw: Path) -> None:
     for path in (raw / "imagesTs").iterdir():
         path.unlink()
     (raw / "imagesTs").rmdir()
-    assert load().test_batches(NAME) == []
+    assert load().test_batches(NAME).names == []
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
@@ -453,7 +405,8 @@ def test_which_file_is_listed_as_what_is_part_of_the_inspection(load: Load, raw:
         write_json(raw / "dataset.json", {**facts, "dataset": {case_id: case, other_id: other}})
         found.append(load({"batches": 2}))
     first, swapped = found
-    assert sorted(first.training_files(NAME, "batch_0")) == sorted(swapped.training_files(NAME, "batch_0"))
+    files = [sorted(experiment.training_batches(NAME).files("batch_0")) for experiment in found]
+    assert files[0] == files[1]
     assert first.inspection_params(NAME, "batch_0") != swapped.inspection_params(NAME, "batch_0")
     assert first.inspection_params(NAME, "batch_1") == swapped.inspection_params(NAME, "batch_1")
     assert first.inspection_params(NAME) == swapped.inspection_params(NAME)  # of test images: they are not listed

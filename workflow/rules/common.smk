@@ -92,12 +92,12 @@ def pipeline_folder(dataset, pipeline):
 
 def inspection_records(dataset):
     """What inspection says of the training cases, batch by batch."""
-    return [f"{data_folder(dataset)}/inspection/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
+    return [f"{data_folder(dataset)}/inspection/{batch}.json" for batch in EXPERIMENT.training_batches(dataset).names]
 
 
 def test_records(dataset):
     """What inspection says of the test images, batch by batch."""
-    return [f"{data_folder(dataset)}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset)]
+    return [f"{data_folder(dataset)}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset).names]
 
 
 wildcard_constraints:

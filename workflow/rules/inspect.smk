@@ -10,7 +10,7 @@ localrules:
 
 rule inspect_batch:
     input:
-        files=lambda wildcards: EXPERIMENT.training_files(wildcards.dataset, wildcards.batch),
+        files=lambda wildcards: EXPERIMENT.training_batches(wildcards.dataset).files(wildcards.batch),
     output:
         records=D / "inspection/{batch}.json",
     log:
@@ -27,8 +27,8 @@ rule inspect_batch:
     params:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset, wildcards.batch),
-        cases=lambda wildcards: EXPERIMENT.training_cases(wildcards.dataset, wildcards.batch),
-        written=lambda wildcards: EXPERIMENT.training_files_written(wildcards.dataset, wildcards.batch),
+        cases=lambda wildcards: EXPERIMENT.training_batches(wildcards.dataset).case_ids(wildcards.batch),
+        written=lambda wildcards: EXPERIMENT.training_batches(wildcards.dataset).written(wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
         batches=lambda wildcards: SETTINGS.datasets[wildcards.dataset].batches,
     message:

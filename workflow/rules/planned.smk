@@ -155,7 +155,7 @@ def index_of(dataset, data_id):
 
 def batches_of(dataset, index):
     """The files of the batches beside an index."""
-    return [f"{Path(index).parent}/{batch}.json" for batch in EXPERIMENT.batches(dataset)]
+    return [f"{Path(index).parent}/{batch}.json" for batch in EXPERIMENT.training_batches(dataset).names]
 
 
 def own_index(wildcards):

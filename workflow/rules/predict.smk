@@ -3,7 +3,7 @@
 
 rule inspect_test_batch:
     input:
-        files=lambda wildcards: EXPERIMENT.test_files(wildcards.dataset, wildcards.batch),
+        files=lambda wildcards: EXPERIMENT.test_batches(wildcards.dataset).files(wildcards.batch),
     output:
         records=D / "test/{batch}.json",
     log:
@@ -20,8 +20,8 @@ rule inspect_test_batch:
     params:
         version=STAGE_VERSION["inspection"],
         facts=lambda wildcards: EXPERIMENT.inspection_params(wildcards.dataset),
-        cases=lambda wildcards: EXPERIMENT.test_cases(wildcards.dataset, wildcards.batch),
-        written=lambda wildcards: EXPERIMENT.test_files_written(wildcards.dataset, wildcards.batch),
+        cases=lambda wildcards: EXPERIMENT.test_batches(wildcards.dataset).case_ids(wildcards.batch),
+        written=lambda wildcards: EXPERIMENT.test_batches(wildcards.dataset).written(wildcards.batch),
         store=lambda wildcards, output: str(Path(output.records).parent),
     message:
         "Inspect the test images of {wildcards.batch} of {wildcards.dataset}"

@@ -114,11 +114,11 @@ def test_case_sizes(dataset):
 
 
 def inspection(wildcards, input, threads):
-    return inspection_needs(EXPERIMENT.training_case_files(wildcards.dataset, wildcards.batch), threads)
+    return inspection_needs(EXPERIMENT.training_batches(wildcards.dataset).files_by_case(wildcards.batch), threads)
 
 
 def test_inspection(wildcards, input, threads):
-    return inspection_needs(EXPERIMENT.test_case_files(wildcards.dataset, wildcards.batch), threads)
+    return inspection_needs(EXPERIMENT.test_batches(wildcards.dataset).files_by_case(wildcards.batch), threads)
 
 
 def preprocessing(wildcards, input, threads):

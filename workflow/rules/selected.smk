@@ -85,7 +85,7 @@ def winner_test_predictions(wildcards):
         dataset=wildcards.dataset,
         pipeline=wildcards.pipeline,
         configuration=selected_members(wildcards),
-        batch=EXPERIMENT.test_batches(wildcards.dataset),
+        batch=EXPERIMENT.test_batches(wildcards.dataset).names,
     )
 
 
