@@ -25,7 +25,6 @@ from segwright.training.metrics import hard_counts
 from segwright.training.optimizer import build_optimizer
 
 LOSS_TOLERANCE, CURVE_TOLERANCE, FLOAT64_TOLERANCE, STEPS = 1e-6, 1e-4, 1e-6, 20
-ROUNDINGS, MOST_ALLOWED = 8, 1e-3
 
 
 def main() -> None:
@@ -64,44 +63,22 @@ def compare_loss(plan: Planned, configuration: str, table: Table) -> None:
 
 
 def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
-    """Losses of some steps from the weights the peer begins with; in float64 all but the losses themselves agree.
-
-    In float32 rounding grows from step to step. Where the peer itself moves by more than the tolerance when its first
-    weights are rounded otherwise (by 1e-7 of themselves, the worst of some draws), that much is allowed, but never more
-    than ``MOST_ALLOWED``, and no less exact in float64.
-    """
+    """Losses of some steps from the weights the peer begins with."""
     entry, options = plan.plans.configuration(configuration), loss_options(plan, configuration)
     batch = training_batch(plan, configuration)
-    channels = batch.images.shape[1]
-
-    def peers(rounding: int = 0, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, list[float]]:
-        network = peer_network(entry.architecture, channels, options.num_outputs, moved=0.0)
-        if rounding:
-            torch.manual_seed(rounding)  # the network's own seed would give the same draw every time
-            with torch.no_grad():
-                for parameter in network.parameters():
-                    parameter.mul_(1 + 1e-7 * torch.randn_like(parameter))
+    for dtype, images, tolerance in (
+        (torch.float32, batch.images, CURVE_TOLERANCE),
+        (torch.float64, batch.images.astype(np.float64), FLOAT64_TOLERANCE),
+    ):
+        network = peer_network(entry.architecture, images.shape[1], options.num_outputs, moved=0.0)
+        start = our_network(entry.architecture, images.shape[1], options.num_outputs, network.state_dict()).to(dtype)
         trainer = peer_trainer(plan, configuration, network.to(dtype))
-        start = our_network(entry.architecture, channels, options.num_outputs, network.state_dict())
-        data = {"data": torch.from_numpy(batch.images).to(dtype), "target": tensors(batch)}
+        data = {"data": torch.from_numpy(images), "target": tensors(batch)}
         with quiet():
-            return start.to(dtype), [float(trainer.train_step(data)["loss"]) for _ in range(STEPS)]
-
-    start, theirs = peers()
-    ours = our_steps(start, batch, options)
-    name = plan.dataset.name
-    moved = max(largest_difference(theirs, peers(rounding)[1]) for rounding in range(1, ROUNDINGS + 1))
-    allowed = min(max(CURVE_TOLERANCE, moved), MOST_ALLOWED)
-    table.row(f"{name}: loss of {STEPS} steps", largest_difference(ours, theirs), allowed)
-    start, exact = peers(dtype=torch.float64)
-    table.report(
-        f"{name}: the peer's loss of {STEPS} steps when its weights change by 1e-7 of themselves", f"{moved:.2g}"
-    )
-    for program, losses in (("the peer's", theirs), ("segwright's", ours)):
-        distance = largest_difference(losses, exact)
-        table.report(f"{name}: {program} loss of {STEPS} steps in float32 against float64", f"{distance:.2g}")
-    ours = our_steps(start, replace(batch, images=batch.images.astype(np.float64)), options)
-    table.row(f"{name}: loss of {STEPS} steps, both in float64", largest_difference(ours, exact), FLOAT64_TOLERANCE)
+            theirs = [float(trainer.train_step(data)["loss"]) for _ in range(STEPS)]
+        difference = largest_difference(our_steps(start, replace(batch, images=images), options), theirs)
+        what = f"loss of {STEPS} steps" + ("" if dtype == torch.float32 else ", both in float64")
+        table.row(f"{plan.dataset.name}: {what}", difference, tolerance)
 
 
 def our_steps(network: torch.nn.Module, batch: Batch, options: LossOptions, steps: int = STEPS) -> list[float]:

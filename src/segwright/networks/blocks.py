@@ -83,9 +83,11 @@ def normalized(norm: Any, features: Tensor) -> Tensor:
     """``norm(features)`` of an instance norm without running statistics.
 
     On a CPU torch normalises groups of one channel, which is the same thing, up to five times faster: instance norm
-    copies its input first. On other devices instance norm has the faster kernels.
+    copies its input first. But its sums are rounded otherwise than nnU-Net's: after twenty steps in float32 losses
+    differed by up to 5e-4, with instance norm by 2e-5. So groups are for bfloat16 only, which nnU-Net does not use on
+    a CPU and where a step gains most.
     """
-    if features.device.type != "cpu":
+    if features.device.type != "cpu" or features.dtype != torch.bfloat16:
         return norm(features)
     return functional.group_norm(features, features.shape[1], norm.weight, norm.bias, norm.eps)
 
