@@ -12,7 +12,7 @@ from zlib_ng import zlib_ng
 
 from segwright.core.errors import DatasetError
 
-InflateError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # its stub says "an exception", not its class
+InflateError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # declared as an exception, but it is the class
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
 _GZIP_WINDOW = 31  # zlib's code for "gzip header and checksum"

@@ -86,7 +86,6 @@ def package_model(
     try:
         copied = _copy_configurations(temporary, configurations)
         trainings = {name: [read_json(fold.training) for fold in entry.folds] for name, entry in copied.items()}
-        plugins = _plugins(copied, trainings)
         for name, source in (("plans", plans), ("selection", selection), ("postprocessing", postprocessing)):
             _copy(source, temporary / f"{name}.json")
         facts = _copy_facts(temporary, dataset_json)
@@ -100,7 +99,7 @@ def package_model(
             configurations=copied,
             summary=read.get(chosen.best),
             training={name: records[0] for name, records in trainings.items()},
-            plugins=plugins,
+            plugins=_plugins(copied, trainings),
             versions={"segwright": __version__, **(versions or {})},
             origin=origin,
         )

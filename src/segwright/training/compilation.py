@@ -61,7 +61,7 @@ def _compiled(network: nn.Module, must_work: bool) -> Callable[[Tensor], Any]:
                     _try_a_step(network, forward, images)
                     tried = True
                 return forward(images)
-            except Exception as problem:
+            except Exception as problem:  # compilers share no public type of error; what is not theirs is raised on
                 if is_out_of_memory(problem) or not type(problem).__module__.startswith(_COMPILER):
                     raise
                 why = " ".join(str(problem).split("\n\n")[0].splitlines())
