@@ -56,7 +56,7 @@ class Batches:
         for case in self.cases[batch]:
             labels = [] if case.label_file is None else [case.label_file]
             files = [*case.image_files, *labels]
-            if any(path.name.endswith((".tif", ".tiff")) for path in files):
+            if any(path.name.lower().endswith((".tif", ".tiff")) for path in files):
                 files += [*map(image_sidecar, case.image_files), *map(label_sidecar, labels)]
             for path in files:
                 with contextlib.suppress(OSError):  # missing files are told by the inspection

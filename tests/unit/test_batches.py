@@ -64,14 +64,15 @@ def test_a_file_replaced_by_an_older_one_is_noticed(raw: Path, replaced: str) ->
     assert written() != older
 
 
-def test_the_spacing_of_a_stack_that_changes_is_noticed(raw: Path) -> None:
+@pytest.mark.parametrize("ending", [".tif", ".TIFF"])
+def test_the_spacing_of_a_stack_that_changes_is_noticed(raw: Path, ending: str) -> None:
     """It stands in a file that is no input of any rule, because it may be missing."""
-    for path in ("imagesTr/c0_0000.tif", "labelsTr/c0.tif"):
-        write_bytes(raw / path, b"")
-    found = [of_training(raw, file_ending=".tif").written("batch_0")]
+    for path in ("imagesTr/c0_0000", "labelsTr/c0"):
+        write_bytes(raw / f"{path}{ending}", b"")
+    found = [of_training(raw, file_ending=ending).written("batch_0")]
     for path in ("imagesTr/c0.json", "labelsTr/c0.json"):
         write_json(raw / path, {"spacing": [1, 1, 2]})
-        found.append(of_training(raw, file_ending=".tif").written("batch_0"))
+        found.append(of_training(raw, file_ending=ending).written("batch_0"))
     assert len(set(found)) == 3
 
 
