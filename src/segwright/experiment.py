@@ -20,6 +20,7 @@ from segwright.core.configvalues import build
 from segwright.core.dataset import Dataset, load_dataset
 from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
 from segwright.core.files import DELETE_FOLDER, read_json
+from segwright.core.plans import STANDARD_CONFIGURATIONS
 from segwright.core.plugins import names_a_plugin
 from segwright.core.settings import (
     ExecutionSettings,
@@ -34,8 +35,6 @@ from segwright.splits import ALL
 
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
 _NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
-_SOMETIMES_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-"""Configurations it is no mistake to ask for although the plans of a dataset lack them."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,8 @@ class Experiment:
             PlansError: the images are too small to train one of them, or a previous stage.
         """
         wanted = self.pipeline(pipeline).training.configurations
-        unknown = [name for name in wanted or () if name not in plan and name not in _SOMETIMES_PLANNED]
+        # one setting serves all datasets, and not each has all of nnU-Net's configurations
+        unknown = [name for name in wanted or () if name not in plan and name not in STANDARD_CONFIGURATIONS]
         if unknown:
             raise SettingsError(
                 f"pipeline {pipeline}: training.configurations names {', '.join(unknown)}, which the plans do not have"
@@ -229,7 +229,7 @@ class Experiment:
         if wanted is None or len(self.datasets) == 1:
             return []
         lacking = [name for name in wanted.split("+") if name not in plan]
-        return lacking if all(name in _SOMETIMES_PLANNED for name in lacking) else []
+        return lacking if all(name in STANDARD_CONFIGURATIONS for name in lacking) else []
 
     def require_held_out_cases(
         self, dataset: str, pipeline: str, configuration: str, plan: Mapping[str, PlannedConfiguration], splits: Path

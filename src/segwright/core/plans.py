@@ -15,6 +15,8 @@ from segwright.core.architecture import Architecture
 from segwright.core.errors import MALFORMED, PlansError, brief
 
 RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
+STANDARD_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+"""What nnU-Net v2's planners may make, in the order in which it lists them, which decides ties (method 11.4)."""
 
 
 @dataclass(frozen=True)

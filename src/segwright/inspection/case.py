@@ -125,7 +125,7 @@ class _Problems:
         return any(problem.severity == "error" for problem in self.found)
 
     def add(self, severity: Severity, code: str, file: Path | None, message: str, remedy: str) -> None:
-        name = "" if file is None else relative_name(file, self._folder)
+        name = "" if file is None else name_in_dataset(file, self._folder)
         self.found.append(Problem(severity, code, self._case_id, name, message, remedy))
 
     def add_failure(self, code: str, file: Path, error: Exception) -> None:
@@ -140,7 +140,7 @@ class _Problems:
         self.add("error", code, file, message, remedy)
 
 
-def relative_name(file: Path, folder: Path) -> str:
+def name_in_dataset(file: Path, folder: Path) -> str:
     """Name of a file relative to the dataset folder, or as it is if it lies elsewhere."""
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
 
@@ -164,8 +164,8 @@ def _hash_files(case: Case, expected: Expectations, problems: _Problems) -> Case
     n_images = len(case.image_files)
     return CaseRecord(
         case_id=case.case_id,
-        image_files=tuple(relative_name(file, expected.folder) for file in case.image_files),
-        label_file=None if label_file is None else relative_name(label_file, expected.folder),
+        image_files=tuple(name_in_dataset(file, expected.folder) for file in case.image_files),
+        label_file=None if label_file is None else name_in_dataset(label_file, expected.folder),
         image_digests=tuple(digests[:n_images]),
         label_digest=None if label_file is None else digests[-1],
         digest=json_digest(everything),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segwright.images.image import Image
-from segwright.inspection.records import Severity
-
-AddProblem = Callable[[Severity, str, Path | None, str, str], None]
-"""Takes severity, code, file, message, remedy."""
+from segwright.inspection.records import AddProblem, Severity
 
 _BLOCK_VOXELS = 1 << 18  # small enough for the cache: counting converts each block to 8-byte integers
 

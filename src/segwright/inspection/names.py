@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Protocol
 
-from segwright.inspection.records import Severity
+from segwright.inspection.records import AddProblem
 
 _MAX_BYTES = 180  # results append up to 40 characters, and file systems allow 255
 WILDCARD = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
@@ -17,11 +15,7 @@ _NOT_PORTABLE = ':*?"<>|'
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
-class _Add(Protocol):
-    def __call__(self, severity: Severity, code: str, file: Path | None, message: str, remedy: str) -> None: ...
-
-
-def find_name_problems(case_id: str, add: _Add) -> None:
+def find_name_problems(case_id: str, add: AddProblem) -> None:
     """Report an id that is no file name (error), or none on every system (warning)."""
     reason = unusable_reason(case_id)
     if reason:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief
 from segwright.core.files import json_text, read_json, with_seal, write_text
@@ -46,6 +46,12 @@ class Problem:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Problem:
         return Problem(**{name: str(record[name]) for name in Problem.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+class AddProblem(Protocol):
+    """Where checks of one case tell what they find; ``file`` as it was opened, None: the case as a whole."""
+
+    def __call__(self, severity: Severity, code: str, file: Path | None, message: str, remedy: str) -> None: ...
 
 
 @dataclass(frozen=True)

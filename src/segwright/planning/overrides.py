@@ -11,7 +11,7 @@ from typing import Any
 
 from segwright.core.architecture import Architecture
 from segwright.core.errors import SettingsError
-from segwright.core.plans import Configuration, Plans
+from segwright.core.plans import STANDARD_CONFIGURATIONS, Configuration, Plans
 from segwright.core.settings import ConfigurationOverride
 from segwright.planning import reasons as explain
 from segwright.planning.experiment import PlanningInputs
@@ -21,9 +21,7 @@ from segwright.planning.spacing import median_shape_at
 from segwright.planning.text import millimetres, millions, sizes
 from segwright.planning.topology import Topology, derive_topology, nearest_legal_sizes
 
-logger = logging.getLogger(__name__)
-
-STANDARD_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+log = logging.getLogger(__name__)
 
 
 def apply_overrides(plans: Plans, inputs: PlanningInputs, numbers: PlannerNumbers) -> tuple[Plans, list[Reason]]:
@@ -158,7 +156,7 @@ def _patch_sentence(plan: NetworkPlan, budget: Budget, before: Configuration) ->
     too_big = budget.exceeded_by(plan.entries, plan.is_2d)
     warning = ", more than the memory target allows" if too_big else ""
     if too_big:
-        logger.warning("the patch %s needs %s%s", sizes(plan.patch_size), needs, warning)
+        log.warning("the patch %s needs %s%s", sizes(plan.patch_size), needs, warning)
     return f"{sizes(plan.patch_size)}: given by you instead of {sizes(before.patch_size)}; {needs}{warning}."
 
 
@@ -171,5 +169,5 @@ def _passed_over(name: str, plans: Plans) -> Reason:
             f"{hint}"
         )
     sentence = f"planning.overrides.{name} is not used: this dataset needs no {name}."
-    logger.warning(sentence)
+    log.warning(sentence)
     return Reason(DATASET, f"override of {name}", sentence)

@@ -11,7 +11,7 @@ from segwright.core.plans import Plans
 from segwright.planning.experiment import PlanningInputs, made_for
 from segwright.planning.reasons import DATASET, Reason, Reasons
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def read_pinned_plans(inputs: PlanningInputs) -> tuple[Plans, Reasons]:
@@ -47,6 +47,6 @@ def read_pinned_plans(inputs: PlanningInputs) -> tuple[Plans, Reasons]:
                     f"the plans were made for {there}, this dataset has {here[key]}; this dataset's are used.",
                 )
             )
-            logger.warning("%s: %s", path, notes[-1].sentence)
+            log.warning("%s: %s", path, notes[-1].sentence)
     plans = replace(plans, dataset_name=inputs.dataset_name, reader=inputs.reader, extras={**plans.extras, **here})
     return plans, Reasons(inputs.dataset_name, plans.planner, tuple(notes))

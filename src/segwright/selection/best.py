@@ -11,11 +11,9 @@ from typing import Any
 from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief, some
 from segwright.core.files import DELETE_FOLDER, read_json, write_json
 from segwright.core.labels import LabelKey
+from segwright.core.plans import STANDARD_CONFIGURATIONS
 from segwright.evaluation.metrics import mean_without_nan
 from segwright.evaluation.summary import Summary, read_summary
-
-USUAL_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-"""nnU-Net v2's list order, which decides ties."""
 
 _JOIN = "+"
 
@@ -39,10 +37,6 @@ class Selection:
     planned_folds: int
     scores: Mapping[str, float] = field(default_factory=dict)
     num_cases: int = 0
-
-    @property
-    def is_ensemble(self) -> bool:
-        return len(self.members) > 1
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,9 +80,8 @@ def read_selection(path: Path) -> Selection:
 def ordered_configurations(planned: Iterable[str]) -> tuple[str, ...]:
     """Configurations in the order that decides ties: v2's four first, then added ones as in the plans."""
     planned = tuple(planned)
-    return tuple(name for name in USUAL_ORDER if name in planned) + tuple(
-        name for name in planned if name not in USUAL_ORDER
-    )
+    standard = tuple(name for name in STANDARD_CONFIGURATIONS if name in planned)
+    return standard + tuple(name for name in planned if name not in standard)
 
 
 def ensemble_pairs(planned: Iterable[str]) -> tuple[tuple[str, str], ...]:

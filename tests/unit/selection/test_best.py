@@ -53,7 +53,7 @@ def test_highest_score_wins(tmp_path: Path) -> None:
     files = candidates(tmp_path, {"2d": 0.8, "3d_fullres": 0.85, "2d+3d_fullres": 0.86})
     selection = select_best(files, PLANNED, tmp_path / "selection.json", folds=range(5), planned_folds=5)
     assert selection.best == "2d+3d_fullres"
-    assert selection.members == ("2d", "3d_fullres") and selection.is_ensemble
+    assert selection.members == ("2d", "3d_fullres")
     assert read_selection(tmp_path / "selection.json") == selection
     assert "0.8600; next best 0.8500" in selection.reason
 
