@@ -25,7 +25,6 @@ from segwright.core.progress import progress
 from segwright.images.readers import choose_reader, write_image, write_label
 
 Floats = npt.NDArray[np.float64]
-Masks = npt.NDArray[np.bool_]
 
 _PLAIN_LABELS: Mapping[str, Any] = {"background": 0, "organ": 1, "lesion": 2}
 _TUMOUR_LABELS: Mapping[str, Any] = {

@@ -26,9 +26,9 @@ from segwright.preprocessing.case import preprocess_case
 from segwright.preprocessing.store import StoredCase, write_stored_case
 from segwright.selection.best import Selection
 from segwright.selection.components import Rule
-from segwright.sharing.model import import_model_zip, open_model
+from segwright.sharing.model import open_model
 from segwright.sharing.package import ConfigurationFiles, FoldFiles, package_model
-from segwright.sharing.use import input_cases, model_facts
+from segwright.sharing.use import input_cases
 from tests.fuzz.mutations import mutated, mutated_json
 from tests.fuzz.project import use_unchanged
 from tests.fuzz.target import Sample, Sampler, Target
@@ -116,7 +116,6 @@ def _unsealed(content: bytes) -> dict[str, Any]:
 def _use_model(path: Path) -> None:
     with open_model(path) as model:
         model.stages()
-        model_facts(model)
         image = path.parent / "images" / "p_0000.nii.gz"
         image.parent.mkdir(exist_ok=True)
         image.write_bytes(b"x")
@@ -139,13 +138,7 @@ def _zip_sampler() -> Sampler:
     def draw(rng: random.Random) -> Sample:
         files = _mutated_model(rng) if rng.random() < 0.2 else model_files()
         content = mutated_zip(rng, files)
-        if rng.random() < 0.5:
-            return Sample({"model.zip": content}, lambda folder: _use_model(folder / "model.zip"), ("model",))
-
-        def use(folder: Path) -> object:
-            return import_model_zip(folder / "model.zip", folder / "out" / "model")
-
-        return Sample({"model.zip": content}, use, ("model",))
+        return Sample({"model.zip": content}, lambda folder: _use_model(folder / "model.zip"), ("model",))
 
     return draw
 

@@ -21,7 +21,6 @@ from segwright.core.settings import (
     DatasetSettings,
     ExecutionSettings,
     PipelineSettings,
-    PredictionSettings,
     ReportSettings,
     Settings,
     TrainingSettings,
@@ -108,12 +107,6 @@ def training_settings_from_file(path: Path | str) -> TrainingSettings:
     if any(key in content for key in (*SECTIONS, *(f.name for f in fields(Settings)))):
         return pipeline_settings(load_settings(content), "default").training
     return build(TrainingSettings, content, "training")
-
-
-def prediction_settings_from_file(path: Path | str) -> PredictionSettings:
-    """The ``prediction`` section of such a file; the defaults if it has none."""
-    content = read_source(Path(path))
-    return build(PredictionSettings, content.get("prediction"), "prediction")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,11 +114,6 @@ class Labels:
         return len(self.foreground_regions) if self.has_regions else len(self.all_labels)
 
     @property
-    def num_entries(self) -> int:
-        """Entries of ``labels`` with background and ignore: what the planner's memory estimate counts."""
-        return len(self.entries)
-
-    @property
     def annotated_key(self) -> tuple[int, ...]:
         """Key of "every annotated voxel" among the class locations: (-1, *all labels), as in v2."""
         return (-1, *self.all_labels)

@@ -143,25 +143,6 @@ def open_model(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> PackagedMod
         raise
 
 
-def import_model_zip(archive: Path, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Path:
-    """Extract an archive to a new model folder, after all of it was verified.
-
-    Raises:
-        ModelError: the archive is no safe and complete model, or ``folder`` exists. Nothing is left behind.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise ModelError(f"{folder}: exists already and is never overwritten; choose another folder or move it away")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
-        extracted = Path(temporary) / "model"
-        extract_archive(archive, extracted, belongs_to_model, limits)
-        _opened(extracted, None)
-        if folder.exists():
-            raise ModelError(f"{folder}: exists already and is never overwritten; choose another folder")
-        extracted.rename(folder)
-    return folder
-
-
 def belongs_to_model(name: str) -> bool:
     """Whether a file of this relative name can be part of a model."""
     return name == MANIFEST or name in TOP_FILES or _MODEL_FILE.fullmatch(name) is not None

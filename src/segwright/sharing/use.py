@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.dataset import Case, find_cases
-from segwright.core.errors import MALFORMED, DatasetError, ModelError, StorageError, brief
-from segwright.core.files import file_digest, json_digest, read_json, write_bytes
+from segwright.core.errors import DatasetError, ModelError, StorageError, brief
+from segwright.core.files import file_digest, json_digest, write_bytes
 from segwright.inference.finished import holds_predictions, write_manifest
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage, merge_training_facts, read_training_facts
@@ -207,31 +207,6 @@ def chain_of(model: PackagedModel, member: str) -> tuple[str, ...]:
     while (previous := model.configurations[chain[0]].previous_stage) is not None:
         chain.insert(0, previous)
     return tuple(chain)
-
-
-def model_facts(model: PackagedModel) -> dict[str, Any]:
-    """What `segwright model info` shows: a summary of the manifest and the metrics."""
-    path = model.folder / "metrics.json"
-    metrics = read_json(path)
-    try:
-        scores = dict(metrics["candidates"].get(metrics["best"], {}).get("foreground_mean", {}))
-    except MALFORMED as problem:
-        raise ModelError(
-            f"{path}: not the scores of a model ({brief(repr(problem))}); get the model again"
-        ) from problem
-    return {
-        "name": model.name,
-        "digest": model.digest,
-        "members": list(model.members),
-        "stages": list(model.stages()),
-        "folds": {name: [fold.fold for fold in entry.folds] for name, entry in model.configurations.items()},
-        "channels": list(model.channel_names),
-        "labels": dict(model.labels.entries),
-        "file_ending": model.file_ending,
-        "postprocessing": [rule.describe() for rule in model.rules],
-        "plugins": dict(model.plugins),
-        "metrics": scores,
-    }
 
 
 def _chosen_folds(entry: ModelConfiguration, folds: Sequence[str] | None, *, strict: bool) -> ModelConfiguration:

@@ -18,7 +18,6 @@ from segwright.core.configfile import (
     merge,
     pipeline_settings,
     pipeline_settings_from_file,
-    prediction_settings_from_file,
     training_settings_from_file,
 )
 from segwright.core.errors import SettingsError
@@ -259,7 +258,7 @@ def test_training_settings_from_file(tmp_path: Path, content: str) -> None:
 def test_other_settings_from_file(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("prediction: {gaussian: false}\nplanning: {planner: resenc}")
-    assert not prediction_settings_from_file(file).gaussian
+    assert not pipeline_settings_from_file(file).prediction.gaussian
     assert pipeline_settings_from_file(file).planning.planner == "resenc"
     assert pipeline_settings_from_file(None) == PipelineSettings()
     file.write_text("epohcs: 5")

@@ -25,7 +25,7 @@ def labels(entries: dict[str, Any], order: list[int] | None = None) -> Labels:
 def test_plain_labels() -> None:
     plain = labels({"background": 0, "b": 2, "a": 1})
     assert plain.all_labels == (0, 1, 2) and plain.foreground_labels == (1, 2) == plain.foreground_keys
-    assert plain.num_outputs == 3 and plain.num_entries == 3 and not plain.has_regions
+    assert plain.num_outputs == 3 and not plain.has_regions
     assert plain.ignore_label is None and plain.name_of(2) == "b"
 
 
@@ -70,7 +70,7 @@ def test_a_list_of_one_value_is_no_region_training() -> None:
 
 def test_the_ignore_label_is_no_output() -> None:
     ignoring = labels({"background": 0, "a": 1, "ignore": 2})
-    assert ignoring.ignore_label == 2 and ignoring.num_outputs == 2 and ignoring.num_entries == 3
+    assert ignoring.ignore_label == 2 and ignoring.num_outputs == 2
     assert ignoring.annotated_key == (-1, 0, 1)
     assert labels(BRATS | {"ignore": 4}, [1, 2, 3]).num_outputs == 3
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from segwright.core.errors import ModelError
 from segwright.core.files import file_digest, read_json, write_json
 from segwright.selection.components import Rule
-from segwright.sharing.model import MANIFEST, belongs_to_model, import_model_zip, open_model
+from segwright.sharing.model import MANIFEST, belongs_to_model, open_model
 from segwright.sharing.package import ConfigurationFiles, package_model
 from segwright.sharing.use import require_plugins
 
@@ -202,27 +203,23 @@ def test_things_that_are_no_model(tmp_path: Path) -> None:
         open_model(tmp_path)
 
 
-def test_import(packed: tuple[Path, Path], tmp_path: Path) -> None:
-    folder = import_model_zip(packed[1], tmp_path / "models" / "tiny")
-    assert open_model(folder).digest == open_model(packed[0]).digest
-    with pytest.raises(ModelError, match="never overwritten"):
-        import_model_zip(packed[1], folder)
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny"]
-
-
-def test_import_of_an_altered_zip_leaves_nothing(packed: tuple[Path, Path], tmp_path: Path) -> None:
-    evil = tmp_path / "evil.zip"
+def test_an_altered_zip_is_refused_and_leaves_nothing(
+    packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, evil = tmp_path / "temporary", tmp_path / "evil.zip"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with zipfile.ZipFile(packed[1]) as source, zipfile.ZipFile(evil, "w") as target:
         for info in source.infolist():
             content = source.read(info)
             target.writestr(info, json.dumps({"rules": []}) if info.filename == "postprocessing.json" else content)
     with pytest.raises(ModelError, match=r"postprocessing\.json"):
-        import_model_zip(evil, tmp_path / "models" / "tiny")
+        open_model(evil)
     with zipfile.ZipFile(evil, "a") as target:
         target.writestr("sitecustomize.py", "print('hello')")
     with pytest.raises(ModelError, match=r"sitecustomize\.py.*no such file belongs"):
         open_model(evil)
-    assert not list((tmp_path / "models").iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_plugins_of_all_folds_must_agree(results: Callable, tmp_path: Path) -> None:

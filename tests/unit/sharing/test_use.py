@@ -16,7 +16,7 @@ from segwright.images.readers import read_label, write_image
 from segwright.inference.finished import note_finished, write_manifest
 from segwright.sharing.model import PackagedModel, open_model
 from segwright.sharing.package import package_model
-from segwright.sharing.use import chain_of, input_cases, model_facts, predict_with_model, require_free_output
+from segwright.sharing.use import chain_of, input_cases, predict_with_model, require_free_output
 
 SHAPE = (10, 11, 12)
 
@@ -149,10 +149,8 @@ def test_wrong_inputs_are_named(plain_model: PackagedModel, tmp_path: Path) -> N
         input_cases(plain_model, [tmp_path / folder / "A_0000.nii.gz" for folder in ("two", "other")])
 
 
-def test_facts_and_chains(plain_model: PackagedModel, results: Callable, tmp_path: Path) -> None:
-    facts = model_facts(plain_model)
-    assert facts["members"] == ["3d_fullres"] and facts["folds"] == {"3d_fullres": ["0", "1"]}
-    assert facts["labels"] == {"background": 0, "a": 1, "b|c": 2}
+def test_previous_stages_run_first(plain_model: PackagedModel, results: Callable, tmp_path: Path) -> None:
+    assert chain_of(plain_model, "3d_fullres") == ("3d_fullres",)
     cascade = package_model(tmp_path / "cascade", None, **results())
     assert chain_of(cascade, "3d_cascade") == ("3d_lowres", "3d_cascade")
 
