@@ -1,4 +1,4 @@
-"""What every converter shares: a dataset folder appears whole or not at all, and never replaces one."""
+"""What the converters share: MSD's and v1's dataset.json, and a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segwright.core.errors import DatasetError
-from segwright.core.files import TEMPORARY_PREFIX
+from segwright.core.files import TEMPORARY_PREFIX, read_json
 
+ENDING = ".nii.gz"
+"""Of all images and label maps, in both."""
 _NAME = re.compile(r"Dataset\d{3,}_[A-Za-z0-9_.+-]+")
 
 
@@ -78,13 +80,48 @@ def require_free_id(parent: Path, name: str) -> None:
         raise DatasetError(f"{parent / taken[0]}: has the id of {name} already; choose another id for the new dataset")
 
 
-def labels_by_name(declared: Any, path: Path) -> dict[str, int]:
+def read_task(source: Path, kind: str) -> Mapping[str, Any]:
+    """The task's dataset.json; its ``modality`` maps "0", "1", ... to the names of the channels.
+
+    Args:
+        kind: of the folder, for messages.
+
+    Raises:
+        DatasetError: there is none, or ``modality`` is missing.
+    """
+    path = source / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(f"{source}: there is no dataset.json; this is no {kind} task folder")
+    facts = read_json(path)
+    modality = facts.get("modality") if isinstance(facts, dict) else None
+    if not isinstance(modality, dict) or not modality or not all(key.isdecimal() and len(key) < 5 for key in modality):
+        raise DatasetError(f'{path}: `modality` is missing; for example {{"0": "MRI"}}')
+    return facts
+
+
+def description_v2(facts: Mapping[str, Any], source: Path, cases: int, dropped: Iterable[str] = ()) -> dict[str, Any]:
+    """v2's dataset.json of a task: labels by name, ``channel_names`` for ``modality``, no lists of files.
+
+    Args:
+        dropped: further keys to leave out; all others are kept.
+
+    Raises:
+        DatasetError: ``labels`` is not a mapping of numbers to different names, or has no 0.
+    """
+    left_out = ("modality", "labels", "training", "test", "numTraining", *dropped)
+    return {
+        **{key: value for key, value in facts.items() if key not in left_out},
+        "channel_names": {str(index): str(facts["modality"][index]) for index in sorted(facts["modality"], key=int)},
+        "labels": _labels_by_name(facts.get("labels"), source / "dataset.json"),
+        "numTraining": cases,
+        "file_ending": ENDING,
+    }
+
+
+def _labels_by_name(declared: Any, path: Path) -> dict[str, int]:
     """Turn v1's and MSD's labels, ``{"0": "background", "1": "liver"}``, into v2's ``{"background": 0, "liver": 1}``.
 
     The background is called ``background`` whatever the source calls it, because v2 requires that.
-
-    Raises:
-        DatasetError: not a mapping of numbers to different names, or no 0.
     """
     if not isinstance(declared, Mapping) or not all(
         str(value).isdecimal() and len(str(value)) < 6 for value in declared

@@ -6,19 +6,24 @@ A task keeps all channels of a case in one 4-D file and names no channel; v2 wan
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from segwright.conversion.layout import checked_name, dataset_name, labels_by_name, new_folder, require_free_id
+from segwright.conversion.layout import (
+    ENDING,
+    checked_name,
+    dataset_name,
+    description_v2,
+    new_folder,
+    read_task,
+    require_free_id,
+)
 from segwright.core.errors import DatasetError
-from segwright.core.files import read_json, write_json
+from segwright.core.files import write_json
 from segwright.core.progress import progress
 from segwright.images.itk import read_itk_header
 from segwright.images.readers import read_native, write_image
 
 READER = "SimpleITKIO"
-ENDING = ".nii.gz"
 
 
 def convert_msd(source: Path, output: Path, dataset_id: int | None = None, name: str | None = None) -> Path:
@@ -33,7 +38,7 @@ def convert_msd(source: Path, output: Path, dataset_id: int | None = None, name:
             unreadable file. Nothing is left behind then.
     """
     source, output = Path(source), Path(output)
-    facts = _facts(source)
+    facts = read_task(source, "Decathlon")
     name = dataset_name(source.resolve().name, dataset_id) if name is None else checked_name(name)
     require_free_id(output, name)
     parts = {part: _files(source / part) for part in ("imagesTr", "labelsTr", "imagesTs")}
@@ -52,20 +57,8 @@ def convert_msd(source: Path, output: Path, dataset_id: int | None = None, name:
                 else:
                     _convert_image(path, folder / part, channels)
                 bar.advance(path.name)
-        write_json(folder / "dataset.json", _description(facts, source, len(parts["imagesTr"])), sort_keys=False)
+        write_json(folder / "dataset.json", description_v2(facts, source, len(parts["imagesTr"])), sort_keys=False)
     return output / name
-
-
-def _facts(source: Path) -> Mapping[str, Any]:
-    """The task's dataset.json, with what the conversion needs."""
-    path = source / "dataset.json"
-    if not path.is_file():
-        raise DatasetError(f"{source}: there is no dataset.json; this is no Decathlon task folder")
-    facts = read_json(path)
-    modality = facts.get("modality") if isinstance(facts, dict) else None
-    if not isinstance(modality, dict) or not modality or not all(key.isdecimal() and len(key) < 5 for key in modality):
-        raise DatasetError(f'{path}: `modality` is missing; for example {{"0": "MRI"}}')
-    return facts
 
 
 def _files(folder: Path) -> list[Path]:
@@ -100,19 +93,3 @@ def _convert_image(path: Path, folder: Path, channels: int) -> None:
         return
     for index, channel_zyx in enumerate(stored.array_czyx):
         write_image(folder / f"{case}_{index:04d}{ENDING}", channel_zyx, stored.geometry, READER)
-
-
-def _description(facts: Mapping[str, Any], source: Path, cases: int) -> dict[str, Any]:
-    """v2's dataset.json: labels by name, ``channel_names`` for ``modality``, no file lists; other keys are kept."""
-    kept = {
-        key: value
-        for key, value in facts.items()
-        if key not in ("modality", "labels", "training", "test", "numTraining")
-    }
-    return {
-        **kept,
-        "channel_names": {str(index): str(facts["modality"][index]) for index in sorted(facts["modality"], key=int)},
-        "labels": labels_by_name(facts.get("labels"), source / "dataset.json"),
-        "numTraining": cases,
-        "file_ending": ENDING,
-    }

@@ -6,15 +6,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from segwright.conversion.layout import checked_name, dataset_name, labels_by_name, new_folder, require_free_id
+from segwright.conversion.layout import (
+    ENDING,
+    checked_name,
+    dataset_name,
+    description_v2,
+    new_folder,
+    read_task,
+    require_free_id,
+)
 from segwright.core.dataset import find_cases
 from segwright.core.errors import DatasetError
-from segwright.core.files import read_json, write_json
+from segwright.core.files import write_json
 from segwright.core.progress import progress
 
-ENDING = ".nii.gz"
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "imagesVal", "labelsVal")
-_DROPPED = ("modality", "labels", "training", "test", "numTraining", "numTest", "tensorImageSize")
+_DROPPED = ("numTest", "tensorImageSize")
 
 
 def convert_v1(source: Path, output: Path, name: str | None = None) -> Path:
@@ -48,13 +55,7 @@ def convert_v1(source: Path, output: Path, name: str | None = None) -> Path:
 
 def _description(source: Path) -> dict[str, Any]:
     """v2's dataset.json for a v1 task whose cases were counted and found complete."""
-    path = source / "dataset.json"
-    if not path.is_file():
-        raise DatasetError(f"{source}: there is no dataset.json; this is no v1 task folder")
-    facts = read_json(path)
-    modality = facts.get("modality") if isinstance(facts, dict) else None
-    if not isinstance(modality, dict) or not modality or not all(key.isdecimal() and len(key) < 5 for key in modality):
-        raise DatasetError(f'{path}: `modality` is missing; for example {{"0": "MRI"}}')
+    facts = read_task(source, "v1")
     for part in ("imagesTr", "labelsTr"):
         if not (source / part).is_dir():
             raise DatasetError(f"{source}: the folder {part} is missing; this is no v1 task folder")
@@ -73,10 +74,4 @@ def _description(source: Path) -> dict[str, Any]:
             f"{source / 'imagesTr'}: {', '.join(wrong)}: the number of channel files is not that of `modality`,"
             f" {len(facts['modality'])}; add the missing files or correct dataset.json"
         )
-    return {
-        **{key: value for key, value in facts.items() if key not in _DROPPED},
-        "channel_names": {str(index): str(facts["modality"][index]) for index in sorted(facts["modality"], key=int)},
-        "labels": labels_by_name(facts.get("labels"), path),
-        "numTraining": len(cases),
-        "file_ending": ENDING,
-    }
+    return description_v2(facts, source, len(cases), _DROPPED)
