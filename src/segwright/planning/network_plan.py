@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -121,25 +121,40 @@ def plan_network(spacing_mm: Sequence[float], median_shape: Sequence[float], bud
         spacing_mm, median_shape: two (in-plane) or three entries, transposed order.
     """
     spacing, median = tuple(map(float, spacing_mm)), tuple(map(float, median_shape))
-    isotropic = isotropic_patch(spacing)
     max_edge, max_stages = budget.limits.max_patch_size, budget.limits.max_stages
     bounds = median if max_edge is None else tuple(min(edge, max_edge) for edge in median)
-    clipped = tuple(float(min(edge, bound)) for edge, bound in zip(isotropic, bounds, strict=True))
+    clipped = tuple(float(min(edge, bound)) for edge, bound in zip(isotropic_patch(spacing), bounds, strict=True))
     first = topology = bounded_topology(spacing, clipped, max_edge, max_stages)
     reductions = 0
     while budget.exceeded_by(_entries(topology, budget), is_2d=len(spacing) == 2):
         topology = shortened(topology, spacing, median, budget.limits)
         reductions += 1
-    return _finish(spacing, median, isotropic, clipped, first.patch_size, reductions, topology, budget)
+    plan = plan_network_for_patch(spacing, median, topology, budget)
+    return replace(plan, clipped_patch=clipped, first_patch=first.patch_size, reductions=reductions)
 
 
 def plan_network_for_patch(
     spacing_mm: Sequence[float], median_shape: Sequence[float], topology: Topology, budget: Budget
 ) -> NetworkPlan:
-    """The same for a patch the user fixed; memory then only limits the batch size."""
-    spacing, median = tuple(map(float, spacing_mm)), tuple(map(float, median_shape))
-    patch = topology.patch_size
-    return _finish(spacing, median, isotropic_patch(spacing), tuple(map(float, patch)), patch, 0, topology, budget)
+    """The plan of a patch that is decided, as by a user; memory then only limits the batch size."""
+    spacing, patch = tuple(map(float, spacing_mm)), topology.patch_size
+    is_2d = len(spacing) == 2
+    entries, reference = _entries(topology, budget), budget.reference(is_2d)
+    covered = budget.dataset_voxels * budget.numbers.max_share / float(prod(patch))
+    return NetworkPlan(
+        spacing_mm=spacing,
+        median_shape=tuple(map(float, median_shape)),
+        isotropic_patch=isotropic_patch(spacing),
+        clipped_patch=tuple(map(float, patch)),
+        first_patch=patch,
+        reductions=0,
+        topology=topology,
+        architecture=build_architecture(topology, budget.numbers, budget.limits),
+        entries=entries,
+        reference=reference,
+        batch_by_memory=round((reference / entries) * budget.reference_batch(is_2d)),
+        batch_by_share=round(covered),
+    )
 
 
 def isotropic_patch(spacing_mm: Sequence[float]) -> tuple[int, ...]:
@@ -191,32 +206,3 @@ def build_architecture(topology: Topology, numbers: PlannerNumbers, limits: Plan
 def _entries(topology: Topology, budget: Budget) -> int:
     architecture = build_architecture(topology, budget.numbers, budget.limits)
     return feature_map_entries(architecture, topology.patch_size, budget.num_labels)
-
-
-def _finish(
-    spacing: tuple[float, ...],
-    median: tuple[float, ...],
-    isotropic: tuple[int, ...],
-    clipped: tuple[float, ...],
-    first: tuple[int, ...],
-    reductions: int,
-    topology: Topology,
-    budget: Budget,
-) -> NetworkPlan:
-    is_2d = len(spacing) == 2
-    entries, reference = _entries(topology, budget), budget.reference(is_2d)
-    covered = budget.dataset_voxels * budget.numbers.max_share / float(prod(topology.patch_size))
-    return NetworkPlan(
-        spacing_mm=spacing,
-        median_shape=median,
-        isotropic_patch=isotropic,
-        clipped_patch=clipped,
-        first_patch=first,
-        reductions=reductions,
-        topology=topology,
-        architecture=build_architecture(topology, budget.numbers, budget.limits),
-        entries=entries,
-        reference=reference,
-        batch_by_memory=round((reference / entries) * budget.reference_batch(is_2d)),
-        batch_by_share=round(covered),
-    )
