@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segwright.core.errors import DatasetError, SettingsError
+from segwright.core.errors import DatasetError, SettingsError, some
 from segwright.core.settings import SplitSettings
 
 if TYPE_CHECKING:
@@ -126,5 +126,4 @@ def _column(case_ids: Sequence[str], column: str, table: pandas.DataFrame | None
 def _require_all(case_ids: Sequence[str], groups: Mapping[str, str], problem: str) -> None:
     missing = [case_id for case_id in case_ids if case_id not in groups]
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DatasetError(f"splits: {', '.join(missing[:5])}{more} {problem}")
+        raise DatasetError(f"splits: {some(missing)} {problem}")
