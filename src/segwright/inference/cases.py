@@ -157,7 +157,8 @@ def predict_images(
     inputs: dict[str, str] = {}
     for case_id in by_id:
         with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
-            inputs[case_id] = inputs_of(case_id)
+            if all(path.is_file() for path in by_id[case_id].image_files):  # a pipe would be waited for
+                inputs[case_id] = inputs_of(case_id)
     files = {case_id: _image_files(output, case_id) for case_id in by_id}
     remove_unfinished(output.folder, files)
     finished = _finished(output.folder, inputs, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,19 +156,24 @@ def test_an_unreadable_file_does_not_keep_the_other_images(make_trained: MakeTra
     x, y = trained.dataset.test
     lost = replace(x, case_id="lost", image_files=(tmp_path / "lost_0000.nii.gz",))
     lost.image_files[0].symlink_to(tmp_path / "nowhere")
+    pipe = replace(x, case_id="pipe", image_files=(tmp_path / "pipe_0000.nii.gz",))
+    os.mkfifo(pipe.image_files[0])  # who opens it waits for ever
     chains = [[Stage(trained.plan, (trained.weights,))]]
 
     def run(output: Path) -> dict[str, Path]:
-        return predict_images(chains, [lost, x, y], Output(output, ".nii.gz"), ON_CPU)
+        return predict_images(chains, [lost, pipe, x, y], Output(output, ".nii.gz"), ON_CPU)
 
     for _ in range(2):  # what is finished stays so
         with pytest.raises(DatasetError, match=r"case lost: .*lost_0000\.nii\.gz: the file does not exist") as caught:
             run(tmp_path / "out")
         assert "case x" not in str(caught.value) and "case y" not in str(caught.value)
+        assert "case pipe" in str(caught.value)
     for case_id in "xy":
         found = read_label(tmp_path / "out" / f"{case_id}.nii.gz", "SimpleITKIO").array_zyx
         np.testing.assert_array_equal(found, direct(trained, case_id))
     (tmp_path / "nowhere").write_bytes(x.image_files[0].read_bytes())
+    pipe.image_files[0].unlink()
+    pipe.image_files[0].symlink_to(y.image_files[0])
     run(tmp_path / "out")
     assert (tmp_path / "out" / "lost.nii.gz").read_bytes() == (tmp_path / "out" / "x.nii.gz").read_bytes()
 
