@@ -47,6 +47,7 @@ from segwright.inference.probabilities import (
 )
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage
+from segwright.inference.usual import UsualGrid
 from segwright.inspection.records import CaseRecord, read_batch
 from segwright.preprocessing.case import CaseProperties, PreprocessedCase, preprocess_case
 
@@ -131,6 +132,7 @@ def predict_images(
     how: Computation,
     finish: Callable[[np.ndarray], np.ndarray] | None = None,
     finish_digest: str = "",
+    usual: UsualGrid | None = None,
 ) -> dict[str, Path]:
     """Predict images with a whole model into the folder: ``{case}{file_ending}``; returns case -> file.
 
@@ -141,6 +143,7 @@ def predict_images(
     Args:
         chains: one entry a configuration that is averaged (usually one); each holds its stages, the previous first.
         finish: last step on the raw label map, e.g. postprocessing; ``finish_digest`` changes when its effect does.
+        usual: images on a grid far from it are named in a warning.
 
     Raises:
         DatasetError: cases cannot be read or predicted; names them all, once the others are written. Or one cannot be
@@ -172,6 +175,8 @@ def predict_images(
             image = _read(by_id[case_id].image_files, first_plan)
             if case_id not in inputs:  # it could not be read before
                 inputs[case_id] = inputs_of(case_id)
+            if usual is not None and (difference := usual.difference(image.geometry)) is not None:
+                log.warning("case %s: %s", case_id, difference)
             return image
 
         def predict(_: str, image: Image) -> list[ScoreArray]:

@@ -11,10 +11,12 @@ from typing import Any
 
 from segwright.core.dataset import Case, find_cases
 from segwright.core.errors import DatasetError, ModelError, StorageError, brief
-from segwright.core.files import file_digest, json_digest, write_bytes
+from segwright.core.files import file_digest, json_digest, read_json, write_bytes
+from segwright.core.plans import Plans
 from segwright.inference.finished import holds_predictions, write_manifest
 from segwright.inference.request import Computation, Output
 from segwright.inference.stage import Stage, merge_training_facts, read_training_facts
+from segwright.inference.usual import UsualGrid
 from segwright.selection.components import apply_rules
 from segwright.selection.finish import MANIFEST_NAME
 from segwright.sharing.model import ModelConfiguration, PackagedModel
@@ -41,7 +43,8 @@ def predict_with_model(
 
     A cascade's low resolution network runs first by itself. Images whose result is there and was made from the same
     image, model and settings are kept; anything else of that name is made again. An image that cannot be read is named
-    at the end, when all others are predicted; the manifest waits until none is left.
+    at the end, when all others are predicted; the manifest waits until none is left. One unlike those the model was
+    trained on, a single slice for a 3-D model or far coarser or finer, is predicted with a warning.
 
     Args:
         inputs: a folder of ``{case}_{CCCC}{ending}`` files, or such files.
@@ -73,6 +76,10 @@ def predict_with_model(
         Computation(settings, device, tuple(plugins), workers),
         finish=finish,
         finish_digest=json_digest([rule.to_json() for rule in model.rules]),
+        usual=UsualGrid.of_plans(
+            Plans.from_json(read_json(model.folder / "plans.json")),
+            [entry.plan.patch_size for entry in model.configurations.values()],
+        ),
     )
     manifest = {case_id: {"file": path, "digest": file_digest(path)} for case_id, path in sorted(files.items())}
     write_manifest(output / MANIFEST_NAME, output, manifest)

@@ -107,6 +107,18 @@ def test_probabilities_on_the_raw_grid(model: PackagedModel, images: Path, tmp_p
     assert not (tmp_path / "out" / "B.nii.gz").exists()
 
 
+def test_images_unlike_the_training_s_are_predicted_with_a_warning(
+    model: PackagedModel, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    geometry = Geometry((1, 11, 12), (1.0, 1.0, 1.0), (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    write_image(images / "B_0000.nii.gz", np.ones((1, 11, 12), np.float32), geometry, "SimpleITKIO")
+    write_image(images / "C_0000.nii.gz", np.ones((1, 11, 12), np.float32), geometry, "SimpleITKIO")
+    files = predict_with_model(model, images, tmp_path / "out", mirroring=False, workers=1)
+    assert all(path.is_file() for path in files.values()) and list(files) == ["A", "B", "C"]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(" (")[0] for text in warned] == [f"case {name}: is a single slice" for name in "BC"]
+
+
 @pytest.fixture
 def plain_model(results: Callable, tmp_path: Path) -> PackagedModel:
     """Enough for what happens before a network is built."""
