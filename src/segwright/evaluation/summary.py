@@ -21,6 +21,7 @@ from segwright.core.manifest import read_manifest, read_manifests
 from segwright.core.recorded import RecordedFile
 from segwright.evaluation.metrics import Counts, case_metrics, mean_metrics
 from segwright.evaluation.parallel import map_cases
+from segwright.images.itk import ending_of
 from segwright.images.readers import choose_reader, read_label
 
 
@@ -106,7 +107,7 @@ def read_summary(path: Path) -> Summary:
     try:
         extras = dict(record.get("segwright", {}))
         listed = record["metric_per_case"]
-        names = extras.pop("cases", None) or [Path(entry["prediction_file"]).name.split(".")[0] for entry in listed]
+        names = extras.pop("cases", None) or [_case_of_file(entry["prediction_file"]) for entry in listed]
         texts = extras.pop("keys", None) or list(record["mean"])
         cases = tuple(
             CaseResult(
@@ -124,6 +125,12 @@ def read_summary(path: Path) -> Summary:
     except MALFORMED as problem:
         raise DamagedFileError(path, f"not a summary of an evaluation ({brief(repr(problem))})") from problem
     return Summary(tuple(mean), cases, mean, foreground_mean, extras)
+
+
+def _case_of_file(name: str) -> str:
+    """The case a file of a foreign summary belongs to; case ids may hold dots."""
+    file = Path(name)
+    return file.name[: len(file.name) - len(ending_of(file))]
 
 
 def evaluate_pairs(pairs: Sequence[Pair], labels: Labels, reader: str, workers: int = 1) -> tuple[CaseResult, ...]:

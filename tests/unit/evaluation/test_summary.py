@@ -126,6 +126,21 @@ def test_other_grid_is_named(crossval: tuple, make_fold: Callable, tmp_path: Pat
         summarize_crossval([fold], dataset, READER, tmp_path / "summary.json")
 
 
+@pytest.mark.parametrize(
+    ("file", "case_id"),
+    [
+        ("/a/case.1.nii.gz", "case.1"), ("case.1.NII.GZ", "case.1"), ("b.nii/case.1.nrrd", "case.1"),
+        ("case.nii.png", "case.nii"), ("1.2.840.tif", "1.2.840"), ("case.1.other", "case.1"), ("case", "case"),
+    ],
+)  # fmt: skip
+def test_case_ids_of_foreign_summaries_keep_their_dots(file: str, case_id: str, tmp_path: Path) -> None:
+    metrics = {"Dice": 0.5, "FN": 1, "FP": 1, "IoU": 1 / 3, "TN": 8, "TP": 1, "n_pred": 2, "n_ref": 2}
+    entry = {"metrics": {"1": metrics}, "prediction_file": file, "reference_file": file}
+    record = {"foreground_mean": metrics, "mean": {"1": metrics}, "metric_per_case": [entry]}
+    (tmp_path / "summary.json").write_text(json.dumps(record))
+    assert read_summary(tmp_path / "summary.json").case_ids == (case_id,)
+
+
 def test_reads_a_summary_of_nnunet_v2(tmp_path: Path) -> None:
     """Schema of method 11.2; v2 writes absolute paths and JSON NaN."""
     metrics = {"Dice": math.nan, "FN": 0, "FP": 0, "IoU": math.nan, "TN": 8, "TP": 0, "n_pred": 0, "n_ref": 0}
