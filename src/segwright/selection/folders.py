@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segwright.core.errors import DamagedFileError, DatasetError, some
+from segwright.core.errors import MALFORMED, DamagedFileError, DatasetError, brief, some
 from segwright.core.files import atomic_path, file_digest
 from segwright.core.labels import Labels
 from segwright.core.recorded import RecordedFile
@@ -121,15 +123,16 @@ def _as_it_is_now(case_id: str, path: Path, inputs: Path) -> RecordedFile:
 def _average(task: _AverageTask) -> None:
     geometry, _ = read_label_header(task.like, task.reader)
     expected = (task.labels.num_outputs, *geometry.shape_zyx)
-    mean_czyx = np.zeros(expected, np.float32)
-    for path in task.members:
-        member_czyx = _read_npz(path)
-        if member_czyx.shape != expected:
+    for path in task.members:  # before there is memory for one of them
+        shape = _npz_shape(path)
+        if shape != expected:
             raise DatasetError(
-                f"{path}: probabilities of shape {member_czyx.shape}, but the labels and the grid of {task.like} need"
+                f"{path}: probabilities of shape {shape}, but the labels and the grid of {task.like} need"
                 f" {expected}; predict all folders from the same images with the same labels"
             )
-        mean_czyx += member_czyx
+    mean_czyx = np.zeros(expected, np.float32)
+    for path in task.members:
+        mean_czyx += _read_npz(path)
     mean_czyx /= np.float32(len(task.members))
     write_label(task.output, decide(mean_czyx, task.labels), geometry, task.reader)
     if task.probabilities_output is not None:
@@ -137,13 +140,30 @@ def _average(task: _AverageTask) -> None:
             np.savez_compressed(temporary, probabilities=mean_czyx)
 
 
+def _npz_shape(path: Path) -> tuple[int, ...]:
+    """Shape of the probabilities, from the array's header alone: a few bytes can claim, or inflate to, any size."""
+    with _npz_errors(path), zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        if dtype.kind != "f":
+            raise ValueError(f"numbers of the type {brief(dtype)}")
+        return shape
+
+
 def _read_npz(path: Path) -> np.ndarray:
+    with _npz_errors(path), np.load(path, allow_pickle=False) as archive:
+        array: np.ndarray = archive["probabilities"]
+        return array
+
+
+@contextmanager
+def _npz_errors(path: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            array: np.ndarray = archive["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-        raise DamagedFileError(path, f"not an .npz file with `probabilities` ({problem})", "predict again") from problem
-    return array
+        yield
+    except (*MALFORMED, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as problem:
+        text = f"not an .npz file with `probabilities` ({brief(str(problem))})"
+        raise DamagedFileError(path, text, "predict again") from problem
 
 
 def _require_other_folder(inputs: Sequence[Path], output: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +177,46 @@ def test_pickles_are_refused(write_map: Callable, dataset_json: Path, tmp_path: 
     np.savez(folders[1] / "A.npz", probabilities=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DamagedFileError, match=r"A\.npz.*not an \.npz"):
         ensemble_folders(folders, tmp_path / "out", dataset_json)
+
+
+def npz(path: Path, header: dict[str, object], content: bytes, method: int = zipfile.ZIP_DEFLATED) -> None:
+    """An archive whose array says anything of itself."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("probabilities.npy", stream.getvalue() + content)
+
+
+def test_what_an_npz_claims_is_compared_before_memory_is_asked_for(
+    write_map: Callable, dataset_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [save_folder(tmp_path / name, write_map, {"A": certain(two_islands(), 0.9)}) for name in "12"]
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("no array is to be read"))
+    header = {"descr": "<f4", "fortran_order": False}
+    for claim in ((1 << 40, 1 << 20), (3, 4, 6, 1 << 50)):
+        npz(folders[1] / "A.npz", {**header, "shape": claim}, bytes(100))
+        with pytest.raises(DatasetError, match=rf"A\.npz: probabilities of shape .*{claim[-1]}\), but the labels"):
+            ensemble_folders(folders, tmp_path / "out", dataset_json)
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_damaged_npz_are_named(write_map: Callable, dataset_json: Path, tmp_path: Path) -> None:
+    folders = [save_folder(tmp_path / name, write_map, {"A": certain(two_islands(), 0.9)}) for name in "12"]
+    path = folders[1] / "A.npz"
+    shape = np.load(path)["probabilities"].shape
+    whole = path.read_bytes()
+    start = whole.index(b"probabilities.npy") + 30
+
+    def refused() -> None:
+        with pytest.raises(DamagedFileError, match=r"A\.npz: not an \.npz file with `probabilities` \("):
+            ensemble_folders(folders, tmp_path / "out", dataset_json)
+
+    for content in (b"", b"no zip", whole[:-30], whole[:start] + b"\xff" * 20 + whole[start + 20 :]):
+        path.write_bytes(content)
+        refused()
+    for descr in ("<f4", "<i4", "|O", "<U9"):  # of the first one the numbers are missing
+        npz(path, {"descr": descr, "fortran_order": False, "shape": shape}, bytes(100))
+        refused()
 
 
 def test_ensembles_of_stacks_keep_the_spacing_of_their_label_maps(tmp_path: Path) -> None:
