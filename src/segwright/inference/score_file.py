@@ -20,6 +20,8 @@ from zlib_ng import zlib_ng
 
 from segwright.core.errors import MALFORMED, DamagedFileError, brief
 from segwright.core.files import atomic_path
+from segwright.images.limits import DEFLATE_RATIO
+from segwright.images.streams import InflateError
 
 _MAGIC = b"SWSCORE1"
 _TAIL_BYTES = 32 + 8 + len(_MAGIC)
@@ -84,6 +86,10 @@ class ScoreFile:
             ranges = ([start, min(start + self._step, planes)] for start in range(0, planes, self._step))
             if any(block["z"] != wanted for block, wanted in zip(self._blocks, ranges, strict=True)):
                 raise ValueError("its blocks are not all planes in order")
+            size_bytes = self.path.stat().st_size
+            for block in self._blocks:
+                start, stop = block["z"]
+                _require_possible(block, outputs * (stop - start) * rows * columns, size_bytes)
         except MALFORMED as problem:
             raise DamagedFileError(self.path, f"its directory is not valid ({brief(repr(problem))})") from problem
         self._held: dict[int, np.ndarray] = {}
@@ -110,7 +116,10 @@ class ScoreFile:
         if not self._verified and hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise DamagedFileError(self.path, f"the digest of its planes {start} to {stop} does not fit")
         outputs, _, rows, columns = self.shape
-        return _decompressed(content, entry["sizes"], (outputs, stop - start, rows, columns))
+        try:
+            return _decompressed(content, entry["sizes"], (outputs, stop - start, rows, columns))
+        except (ValueError, InflateError) as problem:
+            raise DamagedFileError(self.path, f"its planes {start} to {stop} do not inflate ({problem})") from problem
 
 
 def _compressed(scores: np.ndarray) -> list[bytes]:
@@ -138,6 +147,16 @@ def _decompressed(content: bytes, sizes: Sequence[int], shape: tuple[int, ...]) 
         raw = part if size == values else zlib_ng.decompressobj().decompress(part, values)
         groups[:, significance] = np.frombuffer(raw, np.uint8)
     return groups.view("<f4").reshape(shape)
+
+
+def _require_possible(block: Mapping[str, Any], values: int, size_bytes: int) -> None:
+    """Raises ValueError where a block lies outside the file, or claims more values than its bytes can inflate to."""
+    numbers = [block["offset"], *block["sizes"]]
+    if len(numbers) != 5 or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a block has no place")
+    smallest = min(block["sizes"])
+    if sum(numbers) > size_bytes or values < 1 or values > DEFLATE_RATIO * smallest:
+        raise ValueError(f"a block of {values} values in {smallest} bytes")
 
 
 def _directory_text(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,14 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, size: int) -> No
         {"planes_per_block": 0},
         {"blocks": []},
         {"blocks": [{}]},
+        {"block": {"offset": -1}},
+        {"block": {"offset": 1 << 40}},
+        {"block": {"offset": None}},
+        {"block": {"sizes": []}},
+        {"block": {"sizes": [1, 1, 1]}},
+        {"block": {"sizes": [1 << 40] * 4}},
+        {"block": {"sizes": [0.5] * 4}},
+        {"block": {"sizes": [1] * 4}},
     ],
 )
 def test_a_directory_that_is_not_ours_is_refused_with_its_file(tmp_path: Path, changes: dict) -> None:
@@ -159,11 +168,37 @@ def test_a_directory_that_is_not_ours_is_refused_with_its_file(tmp_path: Path, c
     directory = json.loads(content[start : start + length])
     if isinstance(changes.get("facts"), dict):
         changes = {"facts": {**directory["facts"], **changes["facts"]}}
+    if "block" in changes:
+        changes = {"blocks": [{**directory["blocks"][0], **changes["block"]}, *directory["blocks"][1:]]}
     text = json.dumps({**directory, **changes}).encode()
     tail = hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + content[-8:]
     path.write_bytes(content[:start] + text + tail)
     with pytest.raises(DamagedFileError, match=r"case\.probabilities"):
         ProbabilityFile(path)
+
+
+def test_a_file_cannot_claim_more_than_its_bytes_inflate_to(tmp_path: Path) -> None:
+    """A terabyte of scores in a few hundred bytes."""
+    write_scores(tmp_path / "a", np.zeros((2, 3, 40, 50), np.float32), {})
+    ScoreFile(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    length = int.from_bytes(content[-16:-8], "little")
+    start = len(content) - score_file._TAIL_BYTES - length
+    text = content[start : start + length].replace(b"[2,3,40,50]", b"[2,3,400000,500000]")
+    tail = hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + content[-8:]
+    (tmp_path / "a").write_bytes(content[:start] + text + tail)
+    with pytest.raises(DamagedFileError, match=r"a block of 1200000000000 values in \d+ bytes"):
+        ScoreFile(tmp_path / "a")
+
+
+@pytest.mark.parametrize("part", [b"garbage", zlib.compress(b"short")])
+def test_a_block_that_inflates_to_something_else_is_refused(
+    part: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_file, "_compressed", lambda _: [part] * 4)
+    write_scores(tmp_path / "a", np.zeros((2, 3, 4, 5), np.float32), {})
+    with pytest.raises(DamagedFileError, match="its planes 0 to 3 do not inflate"):
+        ScoreFile(tmp_path / "a").planes(0, 3)
 
 
 def test_predictions_of_different_cases_are_not_averaged(tmp_path: Path) -> None:
