@@ -23,8 +23,9 @@ from segwright.sharing.nnunet_v2.pickle_values import (
     short,
 )
 
-LIMIT_BYTES = 256 << 20
-"""Largest pickle that is read; checkpoints keep their arrays outside of it."""
+LIMIT_BYTES = 32 << 20
+"""Largest pickle that is read: checkpoints keep their arrays outside of it, and what remains is a megabyte at most.
+An operation of one byte can take a hundred bytes of memory."""
 
 _COPIES_PER_BYTE = 8
 """What calls may copy, as a multiple of the pickle's size."""
