@@ -221,6 +221,8 @@ def _record(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _vocabulary(root: str, sizes: Mapping[str, int]) -> Vocabulary:
+    described: dict[str, Storage] = {}
+
     def storage(identity: Any) -> Storage:
         kind, storage_class, key, _, elements = identity
         if kind != "storage" or not isinstance(key, str) or not _RECORD.fullmatch(key):
@@ -231,7 +233,10 @@ def _vocabulary(root: str, sizes: Mapping[str, int]) -> Vocabulary:
             raise ValueError(f"the record {record} is missing")
         if not _is_size(elements) or elements * size_bytes > sizes[record]:
             raise ValueError(f"a tensor needs more than the {sizes[record]} bytes of the record {record}")
-        return Storage(dtype, record, elements)
+        found = Storage(dtype, record, elements)
+        if described.setdefault(record, found) != found:  # each would be read again, a large record a thousand times
+            raise ValueError(f"the record {record} is described in two ways")
+        return found
 
     return Vocabulary(
         calls={
@@ -250,6 +255,8 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
     if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise ValueError("a tensor without storage or shape")
     if len(size) != len(stride) or len(size) > _DIMENSIONS_MAX or not all(map(_is_size, (offset, *size, *stride))):
+        raise ValueError("a tensor of an impossible shape")
+    if math.prod(edge for edge in size if edge) >= 1 << 48:  # of a tensor without values, which torch cannot stride
         raise ValueError("a tensor of an impossible shape")
     count = math.prod(size)
     last = offset + sum((edge - 1) * step for edge, step in zip(size, stride, strict=True))

@@ -245,6 +245,7 @@ class Call:
         (0, (2.0,), (1,)),
         (0, (True,), (1,)),
         (0, [2], (1,)),
+        (0, (0, 1 << 47, 1 << 47), (1, 1, 1)),
     ],
 )
 def test_tensors_stay_inside_their_record(offset: Any, size: Any, stride: Any, tmp_path: Path) -> None:
@@ -263,6 +264,32 @@ def test_tensors_stay_inside_their_record(offset: Any, size: Any, stride: Any, t
         archive.writestr("c/data.pkl", stream.getvalue())
         archive.writestr("c/data/0", bytes(40))
     with pytest.raises(ModelError, match=r"not a readable pickle .*(tensor|shape)"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("other", [(torch.FloatStorage, 9), (torch.IntStorage, 10)])
+def test_a_record_has_one_description(other: tuple[type, int], tmp_path: Path) -> None:
+    """Or a thousand tensors, each with a number less of one large record, would be a thousand copies of it."""
+    stream = io.BytesIO()
+    kinds = iter([(torch.FloatStorage, 10), (torch.FloatStorage, 10), other])
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            if not isinstance(value, torch.UntypedStorage):
+                return None
+            kind, elements = next(kinds)
+            return "storage", kind, "0", "cpu", elements
+
+    weights = {
+        name: Call(torch._utils._rebuild_tensor_v2, torch.UntypedStorage(1), 0, (2,), (1,), False, None)
+        for name in "abc"
+    }
+    Pickler(stream, 2).dump(made.checkpoint("2d", network_weights=weights, optimizer_state=None))
+    path = tmp_path / "c.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("c/data.pkl", stream.getvalue())
+        archive.writestr("c/data/0", bytes(40))
+    with pytest.raises(ModelError, match="the record c/data/0 is described in two ways"):
         read_checkpoint(path)
 
 
