@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segwright.core.errors import ModelError, PlansError
+from segwright.core.errors import MALFORMED, ModelError, PlansError, brief
 from segwright.core.files import file_digest, write_json
 from segwright.core.labels import Labels
 from segwright.core.plans import Plans
@@ -83,10 +83,15 @@ def _write_configuration(source: Source, sources: Sequence[Source], work: Import
 
 def _predict_plan(source: Source, sources: Sequence[Source]) -> PredictPlan:
     labels = Labels.from_json(source.facts)
-    preprocess = preprocess_slice(
-        source.plans, source.configuration, labels, tuple(source.facts["channel_names"].values())
-    )
-    plan = predict_slice(source.plans, source.configuration, preprocess)
+    try:
+        preprocess = preprocess_slice(
+            source.plans, source.configuration, labels, tuple(source.facts["channel_names"].values())
+        )
+        plan = predict_slice(source.plans, source.configuration, preprocess)
+        PredictPlan.from_json(plan.to_json())  # checks what every later stage relies on
+    except MALFORMED as problem:
+        where = f"{source.model.folder / 'plans.json'}: configuration {source.configuration}"
+        raise PlansError(f"{where}: not valid ({brief(str(problem))})") from problem
     previous = _previous_name(source, sources)
     following = tuple(other.name for other in sources if other.previous == source.model.identifier)
     return replace(plan, configuration=source.name, previous_stage=previous, next_stages=following)

@@ -13,7 +13,7 @@ from typing import Any
 
 from segwright.core.architecture import NETWORK_CLASS_NAMES
 from segwright.core.errors import DatasetError, ModelError, PlansError
-from segwright.core.labels import Labels
+from segwright.core.labels import Labels, require_name
 from segwright.core.plans import RESAMPLING_FUNCTION, Plans
 from segwright.images.readers import choose_reader
 from segwright.preprocessing.normalization import SCHEMES
@@ -124,6 +124,8 @@ def facts_from_v2(record: Any, plans: Plans, where: str) -> dict[str, Any]:
     if not channels or not isinstance(record.get("file_ending"), str):
         raise DatasetError(f"{where}: `channel_names` or `file_ending` is missing")
     try:
+        for name in filter(None, map(str, channels.values())):
+            require_name(name, "channel")
         labels = Labels.from_json(record).to_json()["labels"]
         choose_reader(record["file_ending"], override=plans.reader)
     except DatasetError as error:

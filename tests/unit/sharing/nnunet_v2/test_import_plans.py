@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segwright.core.errors import PlansError
+from segwright.core.errors import DatasetError, PlansError
 from segwright.core.plans import Resampling
 from segwright.sharing.nnunet_v2.plans_in import facts_from_v2, plans_from_v2
 from tests.unit.sharing.nnunet_v2 import made
+from tests.unit.sharing.nnunet_v2.importing import assert_refused
 
 RESIDUAL = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 
@@ -136,6 +138,26 @@ def test_other_files_are_refused() -> None:
         old = made.old_style(made.plans_record())
         old["configurations"]["3d_fullres"]["UNet_class_name"] = "UNet of old"
         read(old)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_size": [1 << 40] * 3}, "patch_size is"), ({"patch_size": [0, 8, 8]}, "patch_size is"),
+        ({"spacing": [1.0] * 4}, "spacing_mm is"), ({"spacing": [1.0] * 2}, "not .* the same number of axes"),
+    ],
+)  # fmt: skip
+def test_impossible_grids_are_refused(changes: dict[str, Any], words: str, root: Path, tmp_path: Path) -> None:
+    plans = made.plans_record(**{"3d_fullres": made.entry(3, **changes)})
+    made.model_folder(root, "3d_fullres", ("0",), plans=plans)
+    assert_refused(root, tmp_path, rf"plans\.json: configuration 3d_fullres: not valid \(.*{words}", PlansError)
+
+
+def test_names_of_channels_hold_no_control_characters() -> None:
+    plans = read(made.plans_record())
+    facts_from_v2({**made.FACTS, "channel_names": {"0": ""}}, plans, "model/dataset.json")  # nnU-Net takes any name
+    with pytest.raises(DatasetError, match=r"model/dataset\.json: .*'.x1b\[2J' holds a control character"):
+        facts_from_v2({**made.FACTS, "channel_names": {"0": "\x1b[2J"}}, plans, "model/dataset.json")
 
 
 @pytest.mark.parametrize("keys", [("0", "1"), ("1", "2"), ("0000", "0001"), ("3", "12")])
