@@ -26,6 +26,7 @@ from segwright.core.recorded import RecordedFile
 from segwright.core.settings import PredictionSettings
 from segwright.core.slices import PredictPlan, read_slice
 from segwright.images.readers import choose_reader
+from segwright.inference.stage import read_training_facts
 from segwright.selection.components import Rule
 from segwright.selection.postprocessing import read_rules
 from segwright.sharing.archive import DEFAULT_LIMITS, Limits, extract_archive, safe_name
@@ -250,8 +251,9 @@ def _configuration(folder: Path, name: str, entry: Mapping[str, Any], files: Map
     if plan.previous_stage != entry["previous_stage"]:
         raise ValueError(f"configuration {name}: manifest and predict.json name different previous stages")
     axes = tuple(int(axis) for axis in entry["mirror_axes"])
-    if not set(axes) <= set(range(len(plan.patch_size))):
-        raise ValueError(f"configuration {name}: mirror_axes {list(axes)}")
+    for given in (axes, *(read_training_facts(fold.training).mirror_axes for fold in folds)):
+        if not set(given) <= set(range(len(plan.patch_size))):
+            raise ValueError(f"configuration {name}: mirror_axes {brief(list(given))}")
     return ModelConfiguration(name, plan, folds, axes, trained_network(plan, folds[0].training))
 
 

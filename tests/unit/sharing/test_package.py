@@ -177,16 +177,25 @@ def test_wrong_manifests_are_refused(packed: tuple[Path, Path], change: Callable
         open_model(packed[0])
 
 
+def change_file(folder: Path, name: str, changes: dict) -> None:
+    """Change a file, and the manifest with it."""
+    path = folder / name
+    write_json(path, {**read_json(path), **changes}, sort_keys=False)
+    entry = {"sha256": file_digest(path), "size_bytes": path.stat().st_size}
+    change_manifest(folder, lambda record: record["files"].update({name: entry}))
+
+
 def test_file_ending_that_is_a_path_is_refused(packed: tuple[Path, Path]) -> None:
-    facts = read_json(packed[0] / "dataset.json")
-    write_json(packed[0] / "dataset.json", {**facts, "file_ending": "/../../evil.nii.gz"}, sort_keys=False)
-
-    def fit(record: dict) -> None:
-        path = packed[0] / "dataset.json"
-        record["files"]["dataset.json"] = {"sha256": file_digest(path), "size_bytes": path.stat().st_size}
-
-    change_manifest(packed[0], fit)
+    change_file(packed[0], "dataset.json", {"file_ending": "/../../evil.nii.gz"})
     with pytest.raises(ModelError, match=r"evil\.nii\.gz"):
+        open_model(packed[0])
+
+
+@pytest.mark.parametrize("axes", [[0, 3], [-1], list(range(60))])
+def test_only_axes_of_the_patch_are_mirrored(axes: list[int], packed: tuple[Path, Path]) -> None:
+    """Prediction takes them from the trainings, and flips all combinations of them."""
+    change_file(packed[0], "3d_cascade/fold_1/training.json", {"mirror_axes": axes})
+    with pytest.raises(ModelError, match=r"configuration 3d_cascade: mirror_axes \["):
         open_model(packed[0])
 
 
