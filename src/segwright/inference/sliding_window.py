@@ -89,7 +89,7 @@ def tile_positions(shape: Sequence[int], patch_size: Sequence[int], tile_step: f
     positions = []
     for length, patch in zip(shape, patch_size, strict=True):
         rest = max(length, patch) - patch
-        count = int(np.ceil(rest / (patch * tile_step))) + 1
+        count = int(min(rest, np.ceil(rest / (patch * tile_step)))) + 1  # steps of less than a voxel repeat tiles
         step = rest / (count - 1) if count > 1 else 0.0
         positions.append(tuple(int(np.round(step * number)) for number in range(count)))
     return positions

@@ -23,6 +23,11 @@ def test_tile_positions_are_those_of_nnunet(length: int, patch: int, expected: t
     assert tile_positions((length,), (patch,), 0.5) == [expected]
 
 
+def test_no_more_tiles_than_there_are_places() -> None:
+    assert tile_positions((12,), (8,), 1e-12) == [tuple(range(5))]
+    assert tile_positions((5,), (1,), 0.5) == [tuple(range(5))]
+
+
 def test_gaussian_is_that_of_nnunet() -> None:
     """Vectors of method 10.3."""
     weights = gaussian_weights((40, 56, 40))
