@@ -9,7 +9,7 @@ from segwright import __version__
 from segwright.reporting.html import Section, beside, number, paragraph, table
 from segwright.reporting.results import PipelineResults
 
-_PACKAGES = ("numpy", "scipy", "SimpleITK", "matplotlib", "torch", "snakemake")
+_PACKAGES = ("numpy", "scipy", "SimpleITK", "matplotlib", "torch", "batchgenerators", "snakemake")
 
 
 def test_section(results: PipelineResults) -> Section:
