@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from segwright.core.dataset import Case, Dataset, cases_by_batch, image_sidecar, label_sidecar
-from segwright.core.errors import DatasetError
+from segwright.core.errors import DatasetError, named
 from segwright.core.files import json_digest
 from segwright.inspection.names import WILDCARD
 
@@ -35,15 +35,19 @@ class Batches:
         return list(self.cases)
 
     def case_ids(self, batch: str) -> list[str]:
-        return [case.case_id for case in self.cases[batch]]
+        return [case.case_id for case in named(self.cases, batch, "batch")]
 
     def files(self, batch: str) -> list[str]:
         """Raw images and labels of a batch."""
         return [path for files in self.files_by_case(batch) for path in files]
 
     def files_by_case(self, batch: str) -> list[list[str]]:
-        """Raw images and label of every case of a batch."""
-        return [_files(case) for case in self.cases[batch]]
+        """Raw images and label of every case of a batch.
+
+        Raises:
+            SettingsError: there is no such batch.
+        """
+        return [_files(case) for case in named(self.cases, batch, "batch")]
 
     def written(self, batch: str) -> str:
         """Digest of name, size and time (s) of each file of a batch, and of what tells the spacing of a TIFF file.

@@ -18,7 +18,7 @@ from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Dataset, load_dataset
-from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief
+from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief, named
 from segwright.core.files import DELETE_FOLDER, read_json
 from segwright.core.plans import STANDARD_CONFIGURATIONS
 from segwright.core.plugins import names_a_plugin
@@ -149,6 +149,14 @@ class Experiment:
         ready = self.ready_folds.get(dataset)
         count = self.settings.datasets[dataset].splits.folds if ready is None else len(ready.validation)
         return [str(fold) for fold in range(count)]
+
+    def require_fold(self, dataset: str, fold: str) -> None:
+        """The split has this fold.
+
+        Raises:
+            SettingsError: it has not.
+        """
+        named(dict.fromkeys([*self.planned_folds(dataset), ALL]), fold, "fold")
 
     def requested_folds(self, dataset: str, pipeline: str) -> list[str]:
         """The folds a pipeline trains: ``["all"]``, or some or all of the planned ones.
@@ -330,6 +338,15 @@ def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfigurati
         }
     except MALFORMED as problem:
         raise DamagedFileError(path, f"not the overview of a plan ({brief(repr(problem))})", DELETE_FOLDER) from problem
+
+
+def planned_configuration(plan: Mapping[str, PlannedConfiguration], name: str) -> PlannedConfiguration:
+    """One configuration of a plan.
+
+    Raises:
+        SettingsError: it was not planned.
+    """
+    return named(plan, name, "planned configuration")
 
 
 def read_image_reader(plan_folder: Path | str) -> str:

@@ -20,6 +20,7 @@ from segwright.experiment import (
     Experiment,
     candidate_of,
     loader_workers,
+    planned_configuration,
     previous_stages,
     read_configurations,
     training_settings,
@@ -81,6 +82,21 @@ def test_requested_folds(load: Load, folds: Any, expected: list[str]) -> None:
     assert experiment.requested_folds(NAME, "default") == expected
     assert experiment.planned_folds(NAME) == ["0", "1", "2"]
     assert experiment.trains_on_all_cases_only(NAME) == (folds == "all")
+
+
+def test_names_that_are_not_configured_are_refused_with_those_that_are(load: Load) -> None:
+    experiment = load({"splits": {"folds": 3}})
+    for fold in ("0", "2", "all"):
+        experiment.require_fold(NAME, fold)
+    batches = experiment.training_batches(NAME)
+    for ask, told in [
+        (lambda: experiment.require_fold(NAME, "3"), "there is no fold 3 .there are: 0, 1, 2, all."),
+        (lambda: batches.files("batch_99"), "there is no batch batch_99 "),
+        (lambda: batches.case_ids("batch_99"), "there is no batch batch_99 "),
+        (lambda: planned_configuration(PLAN, "4d"), "there is no planned configuration 4d "),
+    ]:
+        with pytest.raises(SettingsError, match=told):
+            ask()
 
 
 @pytest.mark.parametrize("folds", [[3], [-1], []])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from segwright.core.files import write_json
+from segwright.core.files import write_bytes, write_json
 from segwright.phantom import make_phantom
 from tests.faults.test_storage import mounted, set_read_only, snapshot
 from tests.workflow.runner import TINY, Project, Run
@@ -116,6 +116,28 @@ def test_configurations_nobody_planned(planned: Project) -> None:
     assert_refused(
         run, r"training.configurations names 3d_full, which the plans do not have \(planned: 2d, 3d_fullres\)"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("Nope/data/checks.json", rf"Nope/data/checks.json: targets .* below results of the datasets {NAME} \("),
+        (f"{NAME}/nope/model.zip", r"nope/model.zip: targets are inspect_all, .* \(pipelines: default\); correct it"),
+        (f"{NAME}/data/inspection/batch_7.json", "there is no batch batch_7 .there are: batch_0.; ask for one of"),
+        (f"{NAME}/default/ensembles/2d+3d/summary.json", "no planned configuration 3d .there are: 2d, 3d_fullres."),
+        (f"{NAME}/default/2d/fold_2/model.safetensors", "there is no fold 2 .there are: 0, 1, all.; ask for one of"),
+    ],
+)
+def test_results_of_what_is_not_configured(planned: Project, target: str, told: str) -> None:
+    assert_refused(planned.run(f"results/{target}", options=("--dry-run",)), told)
+
+
+def test_a_model_of_a_pipeline_that_is_no_longer_configured_may_be_started_from(planned: Project) -> None:
+    model = planned.folder / f"results/{NAME}/gone/2d/fold_0/model.safetensors"
+    write_bytes(model, b"")
+    training = {**TINY["training"], "initial_model": str(model.relative_to(planned.folder))}
+    project = Project(planned.folder, {**planned.config, "defaults": {**TINY, "training": training}})
+    project.must_run("train_all", options=("--dry-run",))
 
 
 def test_options_written_twice(planned: Project, tmp_path: Path) -> None:

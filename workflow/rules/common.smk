@@ -1,6 +1,7 @@
 # The configuration, the paths and what is said when something is wrong. What the rules ask of a plan stands in planned.smk,
 # what they ask of the selected model in selected.smk.
 
+import re
 import sys
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +19,7 @@ from snakemake.logging import logger
 from snakemake.persistence import PersistenceBase
 
 from segwright.core.configfile import read_source
-from segwright.core.errors import SegwrightError
+from segwright.core.errors import SegwrightError, some
 from segwright.core.files import file_digest, read_json, read_only_text
 from segwright.core.plugins import may_use_plugins
 from segwright.core.settings import to_plain
@@ -27,6 +28,7 @@ from segwright.experiment import (
     ALL,
     Experiment,
     candidate_of,
+    planned_configuration,
     previous_stages,
     read_configurations,
     read_image_reader,
@@ -78,6 +80,7 @@ R = RESULTS / "{dataset}" / "{pipeline}"
 LOGS = RESULTS / "logs" / "{dataset}"
 BENCHMARKS = RESULTS / "benchmarks" / "{dataset}"
 CPU_ONLY = EXECUTION.device == "cpu"
+TARGETS = [f"{stage}_all" for stage in ("inspect", "plan", "preprocess", "train", "evaluate", "predict", "report")]
 
 
 def data_folder(dataset):
@@ -100,14 +103,45 @@ def test_records(dataset):
     return [f"{data_folder(dataset)}/test/{batch}.json" for batch in EXPERIMENT.test_batches(dataset).names]
 
 
+def one_of(names):
+    """Regular expression of these names: what others made, or an older configuration, is no result of any rule."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    dataset=r"[A-Za-z0-9_.\-]+",
-    pipeline=r"(?!data/)[A-Za-z0-9_]+",
+    dataset=one_of(EXPERIMENT.datasets),
+    pipeline=one_of(EXPERIMENT.pipelines),
     batch=r"batch_\d+",
     configuration=r"[A-Za-z0-9_]+",
     ensemble=r"[A-Za-z0-9_]+\+[A-Za-z0-9_]+",
     fold=r"\d+|all",
     data_id=r"[A-Za-z0-9_\-]+",
+
+
+# --- targets that nothing makes: one message ----------------------------------------------------------------------------
+
+NO_RULE = re.compile(r"No rule to produce (.*?) \(if you use input functions", re.DOTALL)
+FRAMED = re.compile(
+    rf"^ *(?:{'|'.join(error.__name__ for error in SegwrightError.__subclasses__())}): (.*?)\n *Wildcards:$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def say_what_can_be_asked_for(record):
+    """Log filter: Snakemake does not know what is configured, and frames what input functions raise with places here."""
+    text = str(record.msg) if getattr(record, "exception", None) else ""
+    if unknown := NO_RULE.search(text):
+        record.msg = (
+            f"nothing makes {unknown[1]}: targets are {', '.join(TARGETS)} and files below {RESULTS} of the datasets"
+            f" {some(EXPERIMENT.datasets)} (pipelines: {some(EXPERIMENT.pipelines)}); correct it, or the configuration"
+        )
+    elif told := FRAMED.findall(text):
+        record.msg = "\n".join(dict.fromkeys(told))
+    return True
+
+
+if workflow.is_main_process and EXPERIMENT.datasets:
+    logger.addFilter(say_what_can_be_asked_for)
 
 
 # --- read-only folders: one message before any job starts ---------------------------------------------------------------

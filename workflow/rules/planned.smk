@@ -103,6 +103,11 @@ def warn_of_another_predicting(dataset, pipeline, lacking):
         )
 
 
+def planned_for(wildcards):
+    """The planned configuration a job is for; asks for the plan first."""
+    return planned_configuration(plan_of(wildcards.dataset, wildcards.pipeline), wildcards.configuration)
+
+
 def plan_file(name):
     """Input function: one file of the plan folder."""
 
@@ -160,8 +165,7 @@ def batches_of(dataset, index):
 
 def own_index(wildcards):
     """The store a configuration trains on."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    return index_of(wildcards.dataset, plan[wildcards.configuration].data_id)
+    return index_of(wildcards.dataset, planned_for(wildcards).data_id)
 
 
 def next_stage_indices(wildcards):
@@ -175,15 +179,14 @@ def next_stages(wildcards):
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     return [
         name
-        for name in plan[wildcards.configuration].next_stages
+        for name in planned_for(wildcards).next_stages
         if name in plan and EXPERIMENT.folds_to_train(wildcards.dataset, wildcards.pipeline, name, plan)
     ]
 
 
 def previous_stage_maps(wildcards):
     """For a cascade: the label maps its previous stage made for it; else nothing."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    previous = plan[wildcards.configuration].previous_stage
+    previous = planned_for(wildcards).previous_stage
     root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
     return [] if previous is None else f"{root}/{previous}/next_stage.json"
 
@@ -244,6 +247,7 @@ def needs_probabilities(wildcards):
 
 def fold_split(wildcards):
     """Training and validation cases of a fold; the split is an ancestor of every plan."""
+    EXPERIMENT.require_fold(wildcards.dataset, wildcards.fold)
     plan = plan_of(wildcards.dataset, wildcards.pipeline)
     splits = f"{data_folder(wildcards.dataset)}/splits"
     with one_message():

@@ -63,8 +63,7 @@ def test_model_files(name):
 
 def previous_test_predictions(wildcards):
     """For a cascade: its previous stage's predictions of the same test images; else nothing."""
-    plan = plan_of(wildcards.dataset, wildcards.pipeline)
-    previous = plan[wildcards.configuration].previous_stage
+    previous = planned_for(wildcards).previous_stage
     root = pipeline_folder(wildcards.dataset, wildcards.pipeline)
     return [] if previous is None else f"{root}/predictions/{previous}/{wildcards.batch}.json"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class SegwrightError(Exception):
@@ -34,6 +37,17 @@ def some(names: Iterable[str], limit: int = 5) -> str:
 
 class SettingsError(SegwrightError):
     """A setting is unknown, of the wrong type or out of range."""
+
+
+def named(things: Mapping[str, T], name: str, what: str) -> T:
+    """The thing of this name and kind, where a user names it in the path of a result.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
+    if name not in things:
+        raise SettingsError(f"there is no {what} {brief(name)} (there are: {some(things)}); ask for one of these")
+    return things[name]
 
 
 class DatasetError(SegwrightError):
