@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from segwright.core.dataset import Case, Dataset, cases_by_batch, image_sidecar, label_sidecar
-from segwright.core.errors import DatasetError, named
+from segwright.core.dataset import Case, cases_by_batch, image_sidecar, label_sidecar
+from segwright.core.errors import named
 from segwright.core.files import json_digest
-from segwright.inspection.names import WILDCARD
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,3 @@ def _files(case: Case) -> list[str]:
     """The files of a case, without those that are not there: inspection tells of them, all problems at once."""
     named = [path for path in (*case.image_files, case.label_file) if path is not None]
     return [str(path) for path in named if os.path.isfile(path)]  # noqa: PTH113 - no error where it may not look
-
-
-def require_plain_paths(dataset: Dataset) -> None:
-    """Snakemake takes ``{x}`` and ``<x>`` in the name of a file for something else, and cannot be told otherwise.
-
-    Raises:
-        DatasetError: names the file.
-    """
-    files = [path for case in (*dataset.training, *dataset.test) for path in (*case.image_files, case.label_file)]
-    for path in map(str, (dataset.folder, *files)):
-        if WILDCARD.search(path):
-            raise DatasetError(
-                f"{path}: the name holds a brace or a word in angle brackets, which the workflow takes for a"
-                " wildcard; rename it"
-            )

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from segwright.batches import Batches, require_plain_paths
+from segwright.batches import Batches
 from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
@@ -30,6 +30,7 @@ from segwright.core.settings import (
     to_plain,
 )
 from segwright.held_out import not_held_out_once, written_ns
+from segwright.plain_paths import require_plain_files, require_plain_options
 from segwright.ready_folds import ReadyFolds, folds_in_file
 from segwright.splits import ALL
 
@@ -73,9 +74,10 @@ class Experiment:
         """
         settings = load_settings(config)
         require_what_is_named(settings)
+        require_plain_options(settings)
         datasets = {name: load_dataset(entry.path) for name, entry in settings.datasets.items()}
         for listed in datasets.values():
-            require_plain_paths(listed)
+            require_plain_files(listed)
         ready = {name: folds_in_file(settings.datasets[name].splits, dataset) for name, dataset in datasets.items()}
         experiment = Experiment(settings, datasets, {name: folds for name, folds in ready.items() if folds is not None})
         for dataset in datasets:
