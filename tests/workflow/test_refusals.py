@@ -132,6 +132,12 @@ def test_results_of_what_is_not_configured(planned: Project, target: str, told: 
     assert_refused(planned.run(f"results/{target}", options=("--dry-run",)), told)
 
 
+def test_another_number_of_batches(planned: Project) -> None:
+    dataset = {**planned.config["datasets"][NAME], "batches": 3}
+    project = Project(planned.folder, {**planned.config, "datasets": {NAME: dataset}})
+    assert_refused(project.run("plan_all"), "`batches` is 3 but .* inspected with 1: .*; set `batches: 1`, or delete")
+
+
 def test_a_model_of_a_pipeline_that_is_no_longer_configured_may_be_started_from(planned: Project) -> None:
     model = planned.folder / f"results/{NAME}/gone/2d/fold_0/model.safetensors"
     write_bytes(model, b"")

@@ -35,6 +35,7 @@ from segwright.experiment import (
     read_selected_members,
 )
 from segwright.inference.finished import keeps_probabilities
+from segwright.inspection.batch_number import require_batches
 
 
 def stop(message):
@@ -81,6 +82,11 @@ LOGS = RESULTS / "logs" / "{dataset}"
 BENCHMARKS = RESULTS / "benchmarks" / "{dataset}"
 CPU_ONLY = EXECUTION.device == "cpu"
 TARGETS = [f"{stage}_all" for stage in ("inspect", "plan", "preprocess", "train", "evaluate", "predict", "report")]
+
+
+with one_message():  # every job of the inspection would say it
+    for name, entry in SETTINGS.datasets.items():
+        require_batches(RESULTS / name / "data", entry.batches)
 
 
 def data_folder(dataset):

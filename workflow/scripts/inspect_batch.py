@@ -6,7 +6,8 @@ from _job import Job, run
 
 
 def main(snakemake):
-    from segwright.inspection.batch import inspect_batch, record_batches
+    from segwright.inspection.batch import inspect_batch
+    from segwright.inspection.batch_number import record_batches
 
     record_batches(Path(snakemake.params.store).parent, snakemake.params.batches)
     inspect_batch(

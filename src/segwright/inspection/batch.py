@@ -9,8 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from segwright.core.dataset import Case, Dataset
-from segwright.core.errors import DatasetError, SettingsError
-from segwright.core.files import read_json, write_json
+from segwright.core.errors import DatasetError
 from segwright.core.progress import progress
 from segwright.images.readers import choose_reader
 from segwright.inspection.case import Expectations, inspect_case
@@ -97,26 +96,6 @@ def reader_of(dataset: Dataset) -> str:
             failure = failure or error
     assert failure is not None
     raise failure
-
-
-def record_batches(folder: Path, batches: int) -> int:
-    """Fix a dataset's number of batches at first use, in ``folder/inspection/batches.json`` (design, decision 2).
-
-    Raises:
-        SettingsError: another number was used before.
-    """
-    path = Path(folder) / "inspection" / "batches.json"
-    if not path.is_file():
-        write_json(path, {"batches": batches})
-        return batches
-    before = int(read_json(path)["batches"])
-    if before != batches:
-        raise SettingsError(
-            f"`batches` is {batches} but this dataset was first inspected with {before}: cases would move to other"
-            f" batches, and inspection, preprocessing and test predictions of all of them would be made again;"
-            f" set `batches: {before}`, or delete {folder} if that is what you want"
-        )
-    return before
 
 
 def _died(unfinished: Iterable[str]) -> str:

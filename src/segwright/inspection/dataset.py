@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segwright.core.dataset import cases_by_batch, load_dataset
-from segwright.inspection.batch import inspect_cases, reader_of, record_batches
+from segwright.inspection.batch import inspect_cases, reader_of
+from segwright.inspection.batch_number import record_batches
 from segwright.inspection.case import Expectations
 from segwright.inspection.checks import collect_checks, require_valid, write_checks
 from segwright.inspection.fingerprint import build_fingerprint, write_fingerprint

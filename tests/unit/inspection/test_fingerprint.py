@@ -15,13 +15,14 @@ import pytest
 from segwright.core.cropping import nonzero_box
 from segwright.core.dataset import cases_by_batch, load_dataset
 from segwright.core.errors import DamagedFileError, DatasetError, SettingsError
-from segwright.core.files import file_digest, read_json
+from segwright.core.files import file_digest, read_json, write_json
 from segwright.core.versions import STAGE_VERSION
 from segwright.images.image import Image, LabelMap
 from segwright.images.readers import read_image, read_label
 from segwright.inspection import batch as batch_module
 from segwright.inspection import case as case_module
-from segwright.inspection.batch import inspect_batch, record_batches
+from segwright.inspection.batch import inspect_batch
+from segwright.inspection.batch_number import record_batches, require_batches
 from segwright.inspection.dataset import inspect_dataset
 from segwright.inspection.fingerprint import build_fingerprint
 from segwright.inspection.records import read_batch
@@ -199,10 +200,16 @@ def test_missing_cases_and_readers(raw: RawDataset) -> None:
 
 
 def test_number_of_batches_is_fixed_at_first_use(tmp_path: Path) -> None:
+    require_batches(tmp_path, 32)
     assert record_batches(tmp_path, 8) == 8
     assert record_batches(tmp_path, 8) == 8
-    with pytest.raises(SettingsError, match=r"first inspected with 8.*made again.*batches: 8"):
-        record_batches(tmp_path, 32)
+    require_batches(tmp_path, 8)
+    for use in (record_batches, require_batches):
+        with pytest.raises(SettingsError, match=r"first inspected with 8.*made again.*batches: 8"):
+            use(tmp_path, 32)
+    write_json(tmp_path / "inspection" / "batches.json", {"batches": "8"})
+    with pytest.raises(DamagedFileError, match=r"batches.json: not a record of the number of batches .*; delete it"):
+        record_batches(tmp_path, 8)
 
 
 def test_colour_pictures(shared_data: Path, tmp_path: Path) -> None:
