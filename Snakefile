@@ -6,15 +6,9 @@
 #   D = {results}/{dataset}/data        depends on the data only, shared by all pipelines
 #   R = {results}/{dataset}/{pipeline}  depends on plans and training
 
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.27")
-
-if Path("config/config.yaml").is_file():
-
-    configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -154,6 +154,15 @@ def test_options_written_twice(planned: Project, tmp_path: Path) -> None:
     assert_refused(run, rf"{twice}: not valid YAML \(the key `training` is written twice .*line 3")
 
 
+def test_the_configuration_of_the_working_folder_in_another_encoding(planned: Project) -> None:
+    """Snakemake reads it itself; a `--configfile` before this workflow is read."""
+    own = planned.folder / "config" / "config.yaml"
+    write_bytes(own, "# größe\n".encode("latin-1"))
+    run = planned.run("plan_all", options=("--dry-run",))
+    own.unlink()
+    assert_refused(run, "config/config.yaml: not text in UTF-8 .invalid start byte.; save it as UTF-8")
+
+
 def test_what_nobody_trains_cannot_predict(planned: Project) -> None:
     project = Project(planned.folder, {**planned.config, "defaults": {**TINY, "prediction": {"configuration": "3d"}}})
     assert_refused(project.run("train_all"), r"prediction.configuration is 3d, but the candidates are 2d, 3d_fullres, ")

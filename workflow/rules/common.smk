@@ -65,6 +65,13 @@ def compare_params_without_pandas():
 
 compare_params_without_pandas()
 
+if Path("config/config.yaml").is_file():
+    with one_message():
+        read_source("config/config.yaml")  # Snakemake takes a file that is no text for a bug
+
+    configfile: "config/config.yaml"
+
+
 with one_message():
     for path in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys without a word
         read_source(path)

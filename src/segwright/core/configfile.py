@@ -138,6 +138,8 @@ def read_source(source: Source) -> dict[str, Any]:
         content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as problem:
         raise SettingsError(f"{path}: cannot be read ({problem.strerror}); correct the path") from None
+    except UnicodeDecodeError as problem:
+        raise SettingsError(f"{path}: not text in UTF-8 ({problem.reason}); save it as UTF-8") from problem
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as problem:  # also 2020-13-01, or 5000 digits
         raise SettingsError(f"{path}: not valid YAML ({brief(' '.join(str(problem).split()), 400)})") from problem
     if content is None:

@@ -243,6 +243,14 @@ def test_aliases_cannot_blow_up(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text("#" * 1_000_001)
     assert "larger than" in problem(tmp_path / "long.yaml")
     assert "cannot be read" in problem(tmp_path / "missing.yaml")
+    assert "cannot be read (Is a directory)" in problem(tmp_path)
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("# größe\ntraining: {epochs: 5}".encode("latin-1"))
+    assert problem(tmp_path / "latin.yaml") == (
+        f"{tmp_path}/latin.yaml: not text in UTF-8 (invalid start byte); save it as UTF-8"
+    )
 
 
 @pytest.mark.parametrize(
