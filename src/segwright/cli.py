@@ -280,9 +280,11 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
+    from segwright.core.configfile import load_settings
     from segwright.status import status_lines
 
-    sys.stdout.write("\n".join(status_lines(options.results)) + "\n")
+    settings = None if options.configfile is None else load_settings(options.configfile)
+    sys.stdout.write("\n".join(status_lines(options.results, settings)) + "\n")
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {

@@ -259,3 +259,6 @@ def _add_status(commands: Subparsers[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "results", type=Path, nargs="?", default=Path("results"), metavar="RESULTS", help="default: results"
     )
+    path_option(
+        command, "--configfile", "FILE", "show only the datasets and pipelines of this configuration", required=False
+    )

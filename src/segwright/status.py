@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ import psutil
 
 from segwright.core.errors import DamagedFileError, SettingsError
 from segwright.core.files import read_json
-from segwright.failures import failure_lines
+from segwright.core.settings import Settings
+from segwright.failures import failure_lines, is_planned
 
 _STARTED_LATER_S = 60  # a process this much younger than an owner record only has its number by chance
 _QUIET_S = 3600.0
 
 
-def status_lines(results: Path) -> list[str]:
+def status_lines(results: Path, settings: Settings | None = None) -> list[str]:
     """Lines for people: every dataset with its stages, trainings and products; then failures and Snakemake's lock.
+
+    Args:
+        settings: only their datasets and pipelines; None: all that were made there.
 
     Raises:
         SettingsError: the folder does not exist.
@@ -33,15 +37,18 @@ def status_lines(results: Path) -> list[str]:
     if not results.is_dir():
         raise SettingsError(f"{results}: there is no such results folder; name it: segwright status RESULTS")
     datasets = sorted(folder for folder in results.iterdir() if (folder / "data").is_dir())
-    lines = [line for dataset in datasets for line in _dataset_lines(dataset)]
+    if settings is not None:
+        datasets = [folder for folder in datasets if folder.name in settings.datasets]
+    pipelines = None if settings is None else settings.pipelines
+    lines = [line for dataset in datasets for line in _dataset_lines(dataset, pipelines)]
     lines = lines or [f"{results}: nothing has been made yet"]
-    return [*lines, *failure_lines(results), *_snakemake_lines(results)]
+    return [*lines, *failure_lines(results, settings), *_snakemake_lines(results)]
 
 
 # --- the data ---------------------------------------------------------------------------------------------------------
 
 
-def _dataset_lines(dataset: Path) -> Iterator[str]:
+def _dataset_lines(dataset: Path, pipelines: Collection[str] | None) -> Iterator[str]:
     data = dataset / "data"
     yield dataset.name
     yield _line("checks", _checks_text(data))
@@ -52,7 +59,8 @@ def _dataset_lines(dataset: Path) -> Iterator[str]:
     for store in sorted(path for path in data.glob("preprocessed/*") if path.is_dir()):
         yield _line("preprocessed", f"{store.name}: {_store_text(store)}")
     for pipeline in sorted(path for path in dataset.iterdir() if path.is_dir() and path.name != "data"):
-        yield from _pipeline_lines(pipeline)
+        if pipelines is None or pipeline.name in pipelines:
+            yield from _pipeline_lines(pipeline)
 
 
 def _checks_text(data: Path) -> str:
@@ -82,7 +90,7 @@ def _pipeline_lines(pipeline: Path) -> Iterator[str]:
     folds = sorted(pipeline.glob("*/fold_*"))
     for fold in sorted(path for path in folds if path.is_dir()):
         name = f"{fold.parent.name} fold {fold.name.removeprefix('fold_')}"
-        yield _line(name, _training_text(fold), indent=4)
+        yield _line(name, _training_text(fold) + ("" if is_planned(fold) else " (no longer planned)"), indent=4)
     selection = _dict(_read(pipeline / "selection" / "selection.json"))
     if selection:
         dice = _dict(selection.get("scores")).get(str(selection.get("best")))

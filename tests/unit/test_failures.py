@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from segwright.core.configfile import load_settings
 from segwright.core.files import write_json, write_text
 from segwright.failures import failure_lines, failures
 
@@ -94,6 +95,58 @@ def test_a_training_is_left_to_its_own_record(tmp_path: Path) -> None:
     for odd in ({}, 3, None, [3], [{"cause": 3}]):
         write_json(state / "attempts.json", odd)
         assert len(failures(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "made"),
+    [
+        ("inspect_batch/batch_7", "data/dataset_fingerprint.json"),
+        ("preprocess_batch/2d-aa/batch_7", "data/preprocessed/2d-aa/index.json"),
+        ("train_fold/default/2d/fold_4", "default/selection/selection.json"),
+        ("predict_fold/default/2d/fold_4", "default/selection/selection.json"),
+        ("evaluate_ensemble/default/2d+3d_fullres", "default/selection/selection.json"),
+    ],
+)
+def test_a_job_that_others_went_on_without(tmp_path: Path, job: str, made: str) -> None:
+    path = log(tmp_path, job, FAILED, age_s=100)
+    for other in ("2d-aa", "default"):
+        write_text(tmp_path / "Dataset001_X/other" / made.replace(other, "another"), "")
+    assert len(failures(tmp_path)) == 1
+    write_text(tmp_path / "Dataset001_X" / made, "")
+    assert failures(tmp_path) == []
+    os.utime(path)
+    os.utime(tmp_path / "Dataset001_X" / made, (0, 0))
+    assert len(failures(tmp_path)) == 1
+
+
+def test_folds_and_configurations_that_are_no_longer_planned(tmp_path: Path) -> None:
+    for job in ("train_fold/default/2d/fold_1", "train_fold/default/2d/fold_2", "predict_fold/default/3d/fold_all"):
+        log(tmp_path, job, FAILED)
+    assert [failure.job.split(" ", 1)[1] for failure in failures(tmp_path)] == [
+        "default 3d fold_all", "default 2d fold_1", "default 2d fold_2",
+    ]  # fmt: skip
+    dataset = tmp_path / "Dataset001_X"
+    write_json(dataset / "data/splits/splits.json", [{}, {}])
+    assert [failure.job for failure in failures(tmp_path)] == [
+        "predict_fold default 3d fold_all", "train_fold default 2d fold_1",
+    ]  # fmt: skip
+    write_json(dataset / "default/plan/configurations.json", {"configurations": {"2d": {}}})
+    assert [failure.job for failure in failures(tmp_path)] == ["train_fold default 2d fold_1"]
+    for odd in (3, None, {}, {"configurations": 3}):
+        write_json(dataset / "data/splits/splits.json", odd)
+        write_json(dataset / "default/plan/configurations.json", odd)
+        assert len(failures(tmp_path)) == 3
+
+
+def test_datasets_and_pipelines_that_are_no_longer_configured(tmp_path: Path) -> None:
+    for job in ("plan/default", "plan/gone", "split", "preprocess_batch/gone/batch_0"):
+        log(tmp_path, job, FAILED)
+    assert len(failures(tmp_path)) == 4
+    settings = load_settings({"datasets": {"Dataset001_X": {"path": "x"}}})
+    assert [failure.job for failure in failures(tmp_path, settings)] == [
+        "plan default", "preprocess_batch gone batch_0", "split",
+    ]  # fmt: skip
+    assert failures(tmp_path, load_settings({"datasets": {"Dataset002_Y": {"path": "x"}}})) == []
 
 
 def test_what_slurm_kept_of_an_attempt_is_no_job(tmp_path: Path) -> None:

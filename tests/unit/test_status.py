@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from segwright import status
+from segwright.core.configfile import load_settings
 from segwright.core.errors import SettingsError
 from segwright.core.files import write_json, write_text
 from segwright.status import duration_text, status_lines
@@ -102,6 +103,24 @@ def test_a_finished_training(results: Path) -> None:
     assert text_of(results, "2d fold 0") == "trained, 6 epochs; validation: 1 cases so far"
     write_json(folder / "validation.json", {"cases": {"a": {}, "b": {}}})
     assert text_of(results, "2d fold 0") == "trained, 6 epochs; validated on 2 cases"
+
+
+def test_a_training_that_is_no_longer_planned(results: Path) -> None:
+    for name in ("2d/fold_1", "2d/fold_2", "3d_lowres/fold_0"):
+        fold(results, name, state__attempts=[{"ended": "error", "cause": "bad"}])
+    told = "FAILED (error) after 2 of 1000 epochs: bad"
+    assert text_of(results, "2d fold 1") == told
+    assert text_of(results, "2d fold 2") == text_of(results, "3d_lowres fold 0") == f"{told} (no longer planned)"
+
+
+def test_only_what_is_configured(results: Path) -> None:
+    write_json(results / "Dataset002_Y/data/checks.json", {})
+    write_json(results / "Dataset001_X/gone/plan/configurations.json", {})
+    lines = status_lines(results)
+    assert "Dataset002_Y" in lines and "  pipeline gone" in lines
+    shown = status_lines(results, load_settings({"datasets": {"Dataset001_X": {"path": "x"}}}))
+    assert "Dataset001_X" in shown and "  pipeline default" in shown
+    assert "Dataset002_Y" not in shown and "  pipeline gone" not in shown
 
 
 def test_a_running_training(results: Path) -> None:

@@ -230,3 +230,8 @@ def test_status_is_printed_to_stdout(run: Run, tmp_path: Path) -> None:
     said = run("status", tmp_path)
     assert said.code == 0 and said.out.startswith("Dataset001_X\n")
     assert run("status", tmp_path / "nowhere").code == 2
+    (tmp_path / "my.yaml").write_text("datasets: {Dataset002_Y: {path: x}}")
+    said = run("status", tmp_path, "--configfile", tmp_path / "my.yaml")
+    assert said.code == 0 and "Dataset001_X" not in said.out
+    (tmp_path / "my.yaml").write_text("datasets: 3")
+    assert run("status", tmp_path, "--configfile", tmp_path / "my.yaml").code == 2
