@@ -254,6 +254,7 @@ def test_winner_changes(project: Project) -> None:
 
 def test_label_corrected_in_one_case(project: Project, data: Path) -> None:
     """That case is inspected and preprocessed again, and no other."""
+    project.config["defaults"]["training"]["configurations"] = ["2d"]  # one store is made again
     label = images(data, "labelsTr")[0]
     image = sitk.ReadImage(str(label))
     array = sitk.GetArrayFromImage(image)
