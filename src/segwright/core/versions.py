@@ -12,7 +12,7 @@ STAGE_VERSION: dict[str, int] = {
     "splits": 2,
     "planning": 1,
     "preprocessing": 3,
-    "training": 5,
+    "training": 6,
     "inference": 5,
     "evaluation": 1,
     "selection": 1,
