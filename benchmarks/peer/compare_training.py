@@ -10,6 +10,7 @@ import torch
 from benchmarks.peer.common import SEED, Planned, Table, largest_difference, quiet, relative_difference, workplace
 from benchmarks.peer.small import (
     SCENARIOS,
+    SETTINGS,
     Batch,
     our_network,
     peer_network,
@@ -33,16 +34,20 @@ def main() -> None:
     for preset in (*SCENARIOS, "2d"):
         with workplace() as work:
             plan = phantom(preset, work)
-            configuration = "2d" if preset == "2d" else "3d_fullres"
-            for batch_dice in (False, True):
-                compare_loss(with_batch_dice(plan, configuration, batch_dice), configuration, table)
-            compare_steps(with_batch_dice(plan, configuration, preset == "2d"), configuration, table)
+            for configuration in ("2d",) if preset == "2d" else ("3d_fullres", "2d"):
+                for batch_dice in (False, True):
+                    compare_loss(with_batch_dice(plan, configuration, batch_dice), configuration, table)
+                compare_steps(with_batch_dice(plan, configuration, configuration == "2d"), configuration, table)
+    with workplace() as work:
+        residual = phantom("plain", work, settings=replace(SETTINGS, planner="resenc"))
+        for name in ("3d_fullres", "2d"):
+            compare_steps(with_batch_dice(residual, name, name == "2d"), name, table, "residual ")
     table.close()
 
 
 def compare_loss(plan: Planned, configuration: str, table: Table) -> None:
     entry = plan.plans.configuration(configuration)
-    name = f"{plan.dataset.name}{', batch Dice' if entry.batch_dice else ''}"
+    name = f"{plan.dataset.name} {configuration}{', batch Dice' if entry.batch_dice else ''}"
     batch, options = training_batch(plan, configuration), loss_options(plan, configuration)
     generator = torch.Generator().manual_seed(SEED)
     outputs = [
@@ -62,7 +67,7 @@ def compare_loss(plan: Planned, configuration: str, table: Table) -> None:
     table.row(f"{name}: validation counts", largest_difference(counts, theirs), 0, " voxels")
 
 
-def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
+def compare_steps(plan: Planned, configuration: str, table: Table, kind: str = "") -> None:
     """Losses of some steps from the weights the peer begins with."""
     entry, options = plan.plans.configuration(configuration), loss_options(plan, configuration)
     batch = training_batch(plan, configuration)
@@ -78,7 +83,7 @@ def compare_steps(plan: Planned, configuration: str, table: Table) -> None:
             theirs = [float(trainer.train_step(data)["loss"]) for _ in range(STEPS)]
         difference = largest_difference(our_steps(start, replace(batch, images=images), options), theirs)
         what = f"loss of {STEPS} steps" + ("" if dtype == torch.float32 else ", both in float64")
-        table.row(f"{plan.dataset.name}: {what}", difference, tolerance)
+        table.row(f"{plan.dataset.name} {kind}{configuration}: {what}", difference, tolerance)
 
 
 def our_steps(network: torch.nn.Module, batch: Batch, options: LossOptions, steps: int = STEPS) -> list[float]:
