@@ -6,7 +6,7 @@ input functions are thin calls of these, so that they can be tested without Snak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -18,7 +18,7 @@ from segwright.core.configchecks import require_what_is_named
 from segwright.core.configfile import load_settings, pipeline_settings
 from segwright.core.configvalues import build
 from segwright.core.dataset import Dataset, load_dataset
-from segwright.core.errors import MALFORMED, DamagedFileError, PlansError, SettingsError, brief, named
+from segwright.core.errors import DamagedFileError, PlansError, SettingsError, brief, named
 from segwright.core.files import DELETE_FOLDER, read_json
 from segwright.core.plans import STANDARD_CONFIGURATIONS
 from segwright.core.plugins import names_a_plugin
@@ -31,26 +31,12 @@ from segwright.core.settings import (
 )
 from segwright.held_out import not_held_out_once, written_ns
 from segwright.plain_paths import require_plain_files, require_plain_options
+from segwright.planned import PlannedConfiguration, ancestors, previous_stages
 from segwright.ready_folds import ReadyFolds, folds_in_file
 from segwright.splits import ALL
 
 _NOT_IN_TRAINING_PARAMS = ("configurations", "folds", "keep_state", "initial_model", "schedule")
 _NOT_IN_PREDICTION_PARAMS = ("configuration", "save_probabilities")
-
-
-@dataclass(frozen=True)
-class PlannedConfiguration:
-    """One entry of ``configurations.json``: what the workflow must know of a planned configuration.
-
-    Attributes:
-        problem: why it cannot be trained, and what to do; None if it can.
-    """
-
-    name: str
-    data_id: str
-    previous_stage: str | None
-    next_stages: tuple[str, ...]
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +193,7 @@ class Experiment:
                 f"pipeline {pipeline}: none of training.configurations {list(wanted or ())} was planned"
                 f" (planned: {', '.join(plan)})"
             )
-        needed = [name for name in plan if name in {*candidates, *_ancestors(candidates, plan)}]
+        needed = [name for name in plan if name in {*candidates, *ancestors(candidates, plan)}]
         if problems := [problem for name in needed if (problem := plan[name].problem)]:
             raise PlansError("\n".join(problems))
         return candidates
@@ -281,7 +267,7 @@ class Experiment:
         """Folds of one configuration: the requested ones, and every planned one if a candidate cascade builds on it."""
         requested = self.requested_configurations(pipeline, plan)
         folds = self.requested_folds(dataset, pipeline) if configuration in requested else []
-        if configuration in _ancestors(requested, plan):
+        if configuration in ancestors(requested, plan):
             folds = [*self.planned_folds(dataset), *(fold for fold in folds if fold == ALL)]
         return folds
 
@@ -323,34 +309,6 @@ class Experiment:
         return {key: value for key, value in settings.items() if key not in _NOT_IN_PREDICTION_PARAMS}
 
 
-def read_configurations(plan_folder: Path | str) -> dict[str, PlannedConfiguration]:
-    """Read a plan's ``configurations.json``, in plans order."""
-    path = Path(plan_folder) / "configurations.json"
-    record = read_json(path, DELETE_FOLDER)
-    try:
-        return {
-            name: PlannedConfiguration(
-                name=name,
-                data_id=entry["data_id"],
-                previous_stage=entry["previous_stage"],
-                next_stages=tuple(entry["next_stages"]),
-                problem=entry.get("problem"),
-            )
-            for name, entry in record["configurations"].items()
-        }
-    except MALFORMED as problem:
-        raise DamagedFileError(path, f"not the overview of a plan ({brief(repr(problem))})", DELETE_FOLDER) from problem
-
-
-def planned_configuration(plan: Mapping[str, PlannedConfiguration], name: str) -> PlannedConfiguration:
-    """One configuration of a plan.
-
-    Raises:
-        SettingsError: it was not planned.
-    """
-    return named(plan, name, "planned configuration")
-
-
 def read_image_reader(plan_folder: Path | str) -> str:
     """Name of the reader the plans chose for the dataset's files."""
     path = Path(plan_folder) / "plans.json"
@@ -368,21 +326,6 @@ def read_selected_members(selection_folder: Path | str) -> list[str]:
     if not isinstance(members, list) or not members:
         raise DamagedFileError(path, "not a selection: `members` is missing", DELETE_FOLDER)
     return [str(name) for name in members]
-
-
-def previous_stages(name: str, plan: Mapping[str, PlannedConfiguration]) -> list[str]:
-    """The previous stages of a configuration, nearest first; recognised by ``previous_stage``, never by name."""
-    chain: list[str] = []
-    previous = plan[name].previous_stage
-    while previous is not None:
-        chain.append(previous)
-        previous = plan[previous].previous_stage
-    return chain
-
-
-def _ancestors(names: Iterable[str], plan: Mapping[str, PlannedConfiguration]) -> set[str]:
-    """The previous stages of all of them."""
-    return {ancestor for name in names for ancestor in previous_stages(name, plan)}
 
 
 def candidate_of(summary: Path | str) -> str:

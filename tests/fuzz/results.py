@@ -14,10 +14,10 @@ from segwright.core.manifest import read_manifest
 from segwright.core.settings import SplitSettings
 from segwright.evaluation.metrics import Counts
 from segwright.evaluation.summary import CaseResult, make_summary, read_summary
-from segwright.experiment import read_configurations
 from segwright.inspection.checks import read_checks
 from segwright.inspection.fingerprint import build_fingerprint
 from segwright.inspection.records import read_batch
+from segwright.planned import read_configurations
 from segwright.preprocessing.batch import write_index
 from segwright.preprocessing.store import PreprocessedStore
 from segwright.selection.best import Selection, read_selection

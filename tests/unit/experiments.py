@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segwright.core.files import write_bytes, write_json
-from segwright.experiment import Experiment, PlannedConfiguration
+from segwright.experiment import Experiment
+from segwright.planned import PlannedConfiguration
 
 NAME = "Dataset001_X"
 

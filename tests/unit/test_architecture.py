@@ -16,8 +16,8 @@ PACKAGE = ROOT / "src" / "segwright"
 ROOMS = (
     "core", "slurm", "images", "conversion", "phantom", "inspection", "case_table", "splits", "planning",
     "preprocessing", "networks", "training", "inference", "evaluation", "selection", "sharing", "reporting",
-    "batches", "plain_paths", "ready_folds", "held_out", "experiment", "resources", "failures", "status", "cli_options",
-    "cli_arguments", "cli_inputs", "cli_messages", "cli", "__main__",
+    "batches", "plain_paths", "ready_folds", "held_out", "planned", "experiment", "resources", "failures", "status",
+    "cli_options", "cli_arguments", "cli_inputs", "cli_messages", "cli", "__main__",
 )  # fmt: skip
 """In the order in which data flows: a room imports from itself, core, images and rooms before it."""
 

@@ -16,15 +16,8 @@ from segwright.core.dataset import batch_of
 from segwright.core.errors import DamagedFileError, DatasetError, PlansError, SettingsError
 from segwright.core.files import read_json, write_bytes, write_json
 from segwright.core.settings import ExecutionSettings
-from segwright.experiment import (
-    Experiment,
-    candidate_of,
-    loader_workers,
-    planned_configuration,
-    previous_stages,
-    read_configurations,
-    training_settings,
-)
+from segwright.experiment import Experiment, candidate_of, loader_workers, training_settings
+from segwright.planned import planned_configuration, previous_stages, read_configurations
 from tests.unit.experiments import FOUR, NAME, PLAN, load_experiment, make_raw, planned
 
 Load = Callable[..., Experiment]

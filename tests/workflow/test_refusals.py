@@ -143,7 +143,8 @@ def test_a_model_of_a_pipeline_that_is_no_longer_configured_may_be_started_from(
     write_bytes(model, b"")
     training = {**TINY["training"], "initial_model": str(model.relative_to(planned.folder))}
     project = Project(planned.folder, {**planned.config, "defaults": {**TINY, "training": training}})
-    project.must_run("train_all", options=("--dry-run",))
+    run = project.must_run("train_all", options=("--dry-run",))
+    assert "train_fold" in run.output
 
 
 def test_options_written_twice(planned: Project, tmp_path: Path) -> None:

@@ -24,18 +24,10 @@ from segwright.core.files import file_digest, read_json, read_only_text
 from segwright.core.plugins import may_use_plugins
 from segwright.core.settings import to_plain
 from segwright.core.versions import STAGE_VERSION
-from segwright.experiment import (
-    ALL,
-    Experiment,
-    candidate_of,
-    planned_configuration,
-    previous_stages,
-    read_configurations,
-    read_image_reader,
-    read_selected_members,
-)
+from segwright.experiment import ALL, Experiment, candidate_of, read_image_reader, read_selected_members
 from segwright.inference.finished import keeps_probabilities
 from segwright.inspection.batch_number import require_batches
+from segwright.planned import planned_configuration, previous_stages, read_configurations
 
 
 def stop(message):

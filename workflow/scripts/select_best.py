@@ -6,7 +6,8 @@ from _job import run
 
 
 def main(snakemake):
-    from segwright.experiment import candidate_of, read_configurations
+    from segwright.experiment import candidate_of
+    from segwright.planned import read_configurations
     from segwright.selection.best import members_of, select_best, select_without_validation
 
     output = Path(snakemake.output.selection) / "selection.json"

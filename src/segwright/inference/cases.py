@@ -157,11 +157,7 @@ def predict_images(
     def inputs_of(case_id: str) -> str:
         return _image_inputs(by_id[case_id], first_plan.preprocess.reader, model, finish_digest)
 
-    inputs: dict[str, str] = {}
-    for case_id in by_id:
-        with contextlib.suppress(OSError):  # whoever reads the image says what is wrong with it
-            if all(path.is_file() for path in by_id[case_id].image_files):  # a pipe would be waited for
-                inputs[case_id] = inputs_of(case_id)
+    inputs = _readable_inputs(cases, inputs_of)
     files = {case_id: _image_files(output, case_id) for case_id in by_id}
     remove_unfinished(output.folder, files)
     finished = _finished(output.folder, inputs, files)
@@ -188,6 +184,16 @@ def predict_images(
 
         run_cases("predict", missing, read, predict, export, how.workers, keep_going=True)
     return {case_id: roles[LABEL] for case_id, roles in files.items()}
+
+
+def _readable_inputs(cases: Sequence[Case], inputs_of: Callable[[str], str]) -> dict[str, str]:
+    """``inputs_of`` the cases whose images can be read; whoever reads the others says what is wrong with them."""
+    inputs: dict[str, str] = {}
+    for case in cases:
+        with contextlib.suppress(OSError):
+            if all(path.is_file() for path in case.image_files):  # a pipe would be waited for
+                inputs[case.case_id] = inputs_of(case.case_id)
+    return inputs
 
 
 def _predict_chain(chain: Sequence[Predictor], image: Image) -> ScoreArray:

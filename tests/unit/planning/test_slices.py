@@ -13,7 +13,7 @@ from segwright.core.files import read_json
 from segwright.core.plans import Plans
 from segwright.core.settings import ConfigurationOverride, PlanningSettings, PreprocessingSettings
 from segwright.core.slices import PredictPlan, PreprocessPlan, TrainPlan
-from segwright.experiment import read_configurations
+from segwright.planned import read_configurations
 from segwright.planning import make_plans, write_plan_folder
 
 MakeInputs = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
